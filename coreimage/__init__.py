@@ -1,0 +1,1 @@
+"""Build, publish and update operating-system images."""

@@ -1,0 +1,1 @@
+"""Boots an image and judges it by its serial console."""

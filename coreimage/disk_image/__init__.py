@@ -1,0 +1,1 @@
+"""From an image version to a bootable disk."""

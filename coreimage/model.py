@@ -1,0 +1,165 @@
+"""The values that cross rooms: frozen, typed, JSON in and out.
+
+Data goes from stage to stage as these values; bytes go through the store, named by `ArtifactRef`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Architecture = Literal["amd64", "arm64"]
+Firmware = Literal["bios", "uefi"]
+
+TAR_GZ = "application/gzip"
+TAR_XZ = "application/x-xz"
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+LOG = "text/x-log; charset=utf-8"
+"""How something was made, not what was made: artifacts of this type stay out of every identity."""
+OPENPGP_SIGNATURE = "application/pgp-signature"
+OPENPGP_MESSAGE = "application/pgp"
+DISK_IMAGE_XZ = "application/x-raw-disk-image+xz"
+
+
+class Value(BaseModel):
+    """Base of all values: immutable, unknown keys refused, equal when their fields are equal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArtifactRef(Value):
+    """Names bytes in the store. `uri` is relative to the store's URL, so that a store can be moved whole."""
+
+    uri: str
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+    media_type: str
+
+
+class ArchiveRelease(Value):
+    """One suite of one archive as it stood when probed; `release_sha256` is the digest of its signed Release."""
+
+    uri: str
+    suite: str
+    origin: str = ""
+    label: str = ""
+    codename: str = ""
+    date: str
+    """RFC 3339, UTC."""
+    release_sha256: Sha256
+    release: ArtifactRef
+    """The InRelease file, whose signature was verified before it was stored."""
+
+
+class LockedPackage(Value):
+    name: str
+    version: str
+    architecture: str
+    sha256: Sha256
+    size_bytes: int
+    filename: str
+    """Path below the archive's URI."""
+    archive: str
+    """`<uri> <suite>` of the archive that it came from."""
+
+
+class PackageLock(Value):
+    """Exactly which packages a chroot is made of. `packages` is sorted by name and architecture.
+
+    `epoch` (seconds, UTC) is SOURCE_DATE_EPOCH of everything built from this lock.
+    """
+
+    architecture: Architecture
+    epoch: int
+    packages: tuple[LockedPackage, ...]
+    releases: tuple[ArchiveRelease, ...]
+
+
+class RootfsBuild(Value):
+    """One rootfs of one architecture: names in the tarball carry no `./`, gzip as in 2015."""
+
+    architecture: Architecture
+    rootfs: ArtifactRef
+    manifest: ArtifactRef
+    filelist: ArtifactRef
+    lock: ArtifactRef
+    log: ArtifactRef
+
+
+class DeviceBuild(Value):
+    """Kernel, initrd, modules, firmware and hardware.yaml of one device."""
+
+    device: str
+    architecture: Architecture
+    tarball: ArtifactRef
+    manifest: ArtifactRef
+    lock: ArtifactRef
+    log: ArtifactRef
+
+
+class PublishedFile(Value):
+    name: str
+    artifact: ArtifactRef
+
+
+class PublishedBuild(Value):
+    """A dated build below `prefix`; `files` is sorted by name and holds all that SHA256SUMS lists."""
+
+    project: str
+    series: str
+    image_type: str
+    build_id: str
+    prefix: str
+    files: tuple[PublishedFile, ...]
+    checksums: ArtifactRef
+    signature: ArtifactRef
+
+
+class Candidate(Value):
+    """The next version of a channel for a device: whole and signed, but not yet named by the channel.
+
+    `channels` is a signed channels document that names nothing but this candidate, so that the ordinary client
+    can be pointed at it.
+    """
+
+    channel: str
+    device: str
+    version: int
+    version_detail: str
+    build_id: str
+    index: ArtifactRef
+    channels: ArtifactRef
+    files: tuple[PublishedFile, ...]
+
+
+class DiskImage(Value):
+    """An assembled image. `image` is stored compressed; `raw_sha256` and `raw_size_bytes` are of what it unpacks to."""
+
+    channel: str
+    device: str
+    version: int
+    architecture: Architecture
+    image: ArtifactRef
+    raw_sha256: Sha256
+    raw_size_bytes: int
+
+
+class BootReport(Value):
+    image_sha256: Sha256
+    firmware: Firmware
+    accelerator: str
+    passed: bool
+    reason: str
+    duration_s: float
+    serial_log: ArtifactRef
+    last_lines: tuple[str, ...]
+
+
+class Release(Value):
+    channel: str
+    device: str
+    version: int
+    index: ArtifactRef

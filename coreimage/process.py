@@ -1,0 +1,240 @@
+"""The only place that starts processes.
+
+Argv lists only, a small fixed environment, standard input closed unless given, and nothing outlives us: the kernel
+kills the child when we die (`PR_SET_PDEATHSIG`), and a child in a namespace of its own takes all its descendants along.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import IO, Protocol
+
+import structlog
+
+from coreimage.errors import HostError, InfrastructureError, ProcessError
+
+log = structlog.get_logger("coreimage.process")
+
+_KEPT_LINES = 40
+_INHERITED = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "USER",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+
+
+class Sandbox(Enum):
+    """What a child is wrapped in.
+
+    NONE: it dies with us, its own children may not.
+    FAMILY: a process namespace of its own: it and all its descendants die with us.
+    ROOT: the same, and it believes to be root: all ids that /etc/subuid and /etc/subgid grant are mapped, and
+    it may mount in a mount namespace of its own. For root itself no user namespace is made.
+    """
+
+    NONE = "none"
+    FAMILY = "family"
+    ROOT = "root"
+
+
+@dataclass(frozen=True)
+class Completed:
+    argv: tuple[str, ...]
+    status: int
+    output: str
+    """Standard output and error, interleaved, of a child whose standard output was not redirected."""
+
+
+class Run(Protocol):
+    """Runs a child to its end. See `run` for the arguments."""
+
+    def __call__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        sandbox: Sandbox = Sandbox.NONE,
+        network: bool = True,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: bytes | IO[bytes] | None = None,
+        stdout: IO[bytes] | None = None,
+        timeout_s: float | None = None,
+        on_line: Callable[[str], None] | None = None,
+        accept: Sequence[int] = (0,),
+        resolution: str = "",
+    ) -> Completed: ...
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    sandbox: Sandbox = Sandbox.NONE,
+    network: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | IO[bytes] | None = None,
+    stdout: IO[bytes] | None = None,
+    timeout_s: float | None = None,
+    on_line: Callable[[str], None] | None = None,
+    accept: Sequence[int] = (0,),
+    resolution: str = "",
+) -> Completed:
+    """Runs `argv` to its end and gives its output, lines handed to `on_line` as they come.
+
+    `env` is added to a small fixed environment; `network=False` leaves the child a loopback interface that is down.
+    With `stdout` redirected, only standard error is collected. Raises ProcessError for a status not in `accept`,
+    HostError for a missing program, InfrastructureError when `timeout_s` passes.
+    """
+    lines: deque[str] = deque(maxlen=None if stdout is None else _KEPT_LINES)
+    with spawn(argv, sandbox=sandbox, network=network, env=env, cwd=cwd, stdin=stdin, stdout=stdout) as child:
+        timer = _deadline(child, timeout_s)
+        for line in child.lines():
+            lines.append(line)
+            if on_line:
+                on_line(line)
+        status = child.wait()
+        expired = timer is not None and not timer.is_alive() and status < 0
+        if timer:
+            timer.cancel()
+    command = tuple(str(word) for word in argv)
+    if expired:
+        raise InfrastructureError(
+            f"{command[0]} took longer than {timeout_s:.0f} s and was ended", resolution=resolution
+        )
+    if status not in accept:
+        raise ProcessError(command, status, list(lines)[-_KEPT_LINES:], resolution)
+    return Completed(command, status, "".join(f"{line}\n" for line in lines))
+
+
+class Child:
+    """A running process. `lines()` yields its output, without line ends, until it closes it."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def lines(self) -> Iterator[str]:
+        source = self._popen.stdout or self._popen.stderr
+        for line in source or ():
+            yield line.decode(errors="replace").rstrip("\r\n")
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        return self._popen.wait(timeout_s)
+
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def end(self, grace_s: float = 3.0) -> None:
+        """SIGTERM, then SIGKILL, to the whole process group."""
+        if not self.running():
+            return
+        self._signal(signal.SIGTERM)
+        try:
+            self._popen.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+            self._popen.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self._popen.pid, number)
+        except ProcessLookupError:
+            return
+
+
+@contextmanager
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    sandbox: Sandbox = Sandbox.NONE,
+    network: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | IO[bytes] | None = None,
+    stdout: IO[bytes] | None = None,
+) -> Iterator[Child]:
+    """Starts `argv` and ends it, with all it started, when the block is left."""
+    command = [*_wrapper(sandbox, network), *(str(word) for word in argv)]
+    log.debug("start", argv=" ".join(str(word) for word in argv))
+    try:
+        popen = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if isinstance(stdin, bytes) else (stdin or subprocess.DEVNULL),
+            stdout=stdout or subprocess.PIPE,
+            stderr=subprocess.PIPE if stdout else subprocess.STDOUT,
+            env=environment(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise HostError(f"{error.filename} is not installed", resolution="run `make install`") from error
+    child = Child(popen)
+    try:
+        if isinstance(stdin, bytes):
+            threading.Thread(target=_feed, args=(popen, stdin), daemon=True).start()
+        yield child
+    finally:
+        child.end()
+        for pipe in (popen.stdout, popen.stderr):
+            if pipe:
+                pipe.close()
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a child sees: few inherited names, a fixed locale and time zone, then `extra`."""
+    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    path = kept.get("PATH", "")
+    for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin"):
+        if folder not in path.split(":"):
+            path = f"{path}:{folder}"
+    return {**kept, "PATH": path.lstrip(":"), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
+
+
+def _wrapper(sandbox: Sandbox, network: bool) -> list[str]:
+    die_with_us = ["setpriv", "--pdeathsig", "KILL", "--"]
+    namespaces = [] if network else ["--net"]
+    root = os.geteuid() == 0
+    if sandbox is Sandbox.NONE and not namespaces:
+        return die_with_us
+    if not root:
+        namespaces += ["--map-root-user", "--map-auto"] if sandbox is Sandbox.ROOT else ["--map-current-user"]
+        namespaces.append("--user")
+    if sandbox is Sandbox.ROOT:
+        namespaces.append("--mount")
+    return [*die_with_us, "unshare", *namespaces, "--pid", "--fork", "--kill-child=KILL", "--"]
+
+
+def _feed(popen: subprocess.Popen[bytes], content: bytes) -> None:
+    assert popen.stdin is not None  # noqa: S101
+    try:
+        with popen.stdin:
+            popen.stdin.write(content)
+    except BrokenPipeError:
+        return
+
+
+def _deadline(child: Child, timeout_s: float | None) -> threading.Timer | None:
+    if timeout_s is None:
+        return None
+    timer = threading.Timer(timeout_s, child.end)
+    timer.daemon = True
+    timer.start()
+    return timer

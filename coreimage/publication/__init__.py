@@ -1,0 +1,1 @@
+"""Dated builds in object storage."""

@@ -1,0 +1,1 @@
+"""GnuPG: keys, keyrings, signatures."""

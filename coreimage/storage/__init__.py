@@ -1,0 +1,16 @@
+"""Object storage: one `Store` protocol, implementations behind it, content-addressed blobs on top."""
+
+from coreimage.storage.blobs import blob_key, fetch_blob, open_blob, put_blob_bytes, put_blob_file, read_blob
+from coreimage.storage.store import ObjectInfo, Store, open_store
+
+__all__ = [
+    "ObjectInfo",
+    "Store",
+    "blob_key",
+    "fetch_blob",
+    "open_blob",
+    "open_store",
+    "put_blob_bytes",
+    "put_blob_file",
+    "read_blob",
+]

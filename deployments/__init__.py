@@ -1,0 +1,1 @@
+"""Project files, and what turns their channels into Prefect deployments."""

@@ -1,0 +1,1 @@
+"""The story of a build, readable top to bottom."""

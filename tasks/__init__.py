@@ -1,0 +1,1 @@
+"""One thin module of Prefect tasks per room."""
