@@ -1,9 +1,52 @@
-VENV := .venv
+# `make image` and `make test` install what is missing and need nothing else.
+OUTPUT ?= x86.img
+CHANNEL ?= debian-core/13/edge
+STORE ?=
+BIN := .venv/bin
 
-.PHONY: check
-check:
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
-	$(VENV)/bin/pytest tests/unit
+.PHONY: help image install install-test check lint test test-all benchmark lock clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make image [OUTPUT=x86.img] [STORE=URL]  build, sign, publish, assemble, boot-test and release an image
+image: install
+	$(BIN)/coreimage $(if $(STORE),--store $(STORE)) build $(CHANNEL) --output $(OUTPUT)
+
+## make test                                everything that must pass
+test: install-test lint
+	$(BIN)/pytest -m "not slow"
+
+## make check                               lint, types, layering, unit tests
+check: install-test lint
+	$(BIN)/pytest tests/unit
+
+## make test-all                            the same as `make test`, and the long campaigns
+test-all: install-test lint
+	$(BIN)/pytest
+
+## make benchmark                           measure, and refresh docs/performance.md
+benchmark: install-test
+	$(BIN)/python -m tests.benchmarks
+
+## make lock                                refresh the lock files from pyproject.toml (needs uv)
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    pyproject.toml --extra test -c requirements.lock -o requirements-test.lock
+
+install:
+	@infra/install
+
+install-test:
+	@infra/install test
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
