@@ -14,7 +14,6 @@ from debian.debian_support import version_compare
 from coreimage.errors import VerificationError
 from coreimage.model import Value
 
-
 _VERSION = re.compile(r"(?:\d+:)?[A-Za-z0-9.+:~-]+")
 """The characters of deb-version(7)."""
 
