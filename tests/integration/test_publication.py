@@ -7,18 +7,17 @@ import json
 import multiprocessing
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from coreimage.errors import ProcessError
+from coreimage.errors import HostError, VerificationError
+from coreimage.model import TEXT, PublishedBuild
 from coreimage.process import run
 from coreimage.publication import BuildContent, BuildTree, complete_builds, mark_good, publish_build, read_build
 from coreimage.publication.pointers import read_bytes
-from coreimage.signing import Role
+from coreimage.signing import GnupgSigner, Role, create_keys, verify_detached
 from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
 from tests.unit.publication.builds import NOON, boot_report, content
@@ -27,56 +26,21 @@ from tests.unit.publication.stores import WatchedStore
 TREE = BuildTree(project="debian-core", series="13", image_type="daily-preinstalled")
 
 
-class GpgSigner:
-    """One RSA key for every role."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._gpg(["--passphrase", "", "--quick-generate-key", "builds@coreimage.example", "rsa2048", "sign", "never"])
-
-    def detached(self, role: Role, content: bytes) -> bytes:
-        return self._gpg(["--armor", "--detach-sign", "--digest-algo", "SHA512", "--output", "-"], content)
-
-    def detached_file(self, role: Role, path: Path) -> bytes:
-        return self.detached(role, path.read_bytes())
-
-    def inline(self, role: Role, content: bytes) -> bytes:
-        return self._gpg(["--sign", "--compress-level", "0", "--output", "-"], content)
-
-    def fingerprint(self, role: Role) -> str:
-        listing = self._gpg(["--with-colons", "--list-secret-keys"]).decode().splitlines()
-        return next(line.split(":")[9] for line in listing if line.startswith("fpr:"))
-
-    def verify(self, signature: bytes, content: bytes) -> None:
-        """Raises ProcessError for a bad signature."""
-        with tempfile.NamedTemporaryFile(dir=self._home) as file:
-            file.write(signature)
-            file.flush()
-            self._gpg(["--verify", file.name, "-"], content)
-
-    def _gpg(self, arguments: list[str], stdin: bytes = b"") -> bytes:
-        with tempfile.TemporaryFile(dir=self._home) as output:
-            argv = [
-                "gpg",
-                "--homedir",
-                str(self._home),
-                "--batch",
-                "--quiet",
-                "--pinentry-mode",
-                "loopback",
-                *arguments,
-            ]
-            run(argv, stdin=stdin, stdout=output, timeout_s=60)
-            output.seek(0)
-            return output.read()
-
-
 @pytest.fixture(scope="module")
-def signer() -> Iterator[GpgSigner]:
-    # Not below pytest's folder: the agent's socket must have a short path.
-    with tempfile.TemporaryDirectory(prefix="gpg-", ignore_cleanup_errors=True) as home:
-        yield GpgSigner(Path(home))
-        run(["gpgconf", "--homedir", home, "--kill", "all"])
+def signer(tmp_path_factory: pytest.TempPathFactory) -> GnupgSigner:
+    return new_signer(tmp_path_factory.mktemp("keys"))
+
+
+def new_signer(folder: Path) -> GnupgSigner:
+    create_keys(folder, bits=dict.fromkeys(Role, 2048))
+    return GnupgSigner(folder)
+
+
+def verify(store: Store, published: PublishedBuild, signer: GnupgSigner) -> None:
+    keyring = signer.public_key(Role.CDIMAGE)
+    checksums = read(store, published.checksums.uri)
+    signed_by = verify_detached(checksums, read(store, published.signature.uri), [keyring])
+    assert signed_by == signer.fingerprint(Role.CDIMAGE)
 
 
 def read(store: Store, key: str) -> bytes:
@@ -85,12 +49,12 @@ def read(store: Store, key: str) -> bytes:
     return found
 
 
-def check_as_a_poller(store: Store, signer: GpgSigner) -> list[str]:
+def check_as_a_poller(store: Store, signer: GnupgSigner) -> list[str]:
     """The ids of the builds that stand there, each verified whole; the pointers name none but these."""
     builds = complete_builds(TREE, store=store)
     for build_id in builds:
         published = read_build(TREE, build_id, store=store)
-        signer.verify(read(store, published.signature.uri), read(store, published.checksums.uri))
+        verify(store, published, signer)
         for file in published.files:
             assert hashlib.sha256(read(store, file.artifact.uri)).hexdigest() == file.artifact.sha256
     ids = [str(build_id) for build_id in builds]
@@ -101,7 +65,7 @@ def check_as_a_poller(store: Store, signer: GpgSigner) -> list[str]:
     return ids
 
 
-def test_sha256sum_and_gpg_accept_what_is_published(tmp_path: Path, signer: GpgSigner) -> None:
+def test_sha256sum_and_gpg_accept_what_is_published(tmp_path: Path, signer: GnupgSigner) -> None:
     store = DirectoryStore(tmp_path)
     published = publish_build(content(store), store=store, signer=signer, now=NOON)
     run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path / published.prefix)
@@ -110,22 +74,42 @@ def test_sha256sum_and_gpg_accept_what_is_published(tmp_path: Path, signer: GpgS
     assert read(store, published.signature.uri).startswith(b"-----BEGIN PGP SIGNATURE-----")
 
 
-def test_a_changed_checksum_is_seen(tmp_path: Path, signer: GpgSigner) -> None:
+def test_a_file_changed_together_with_its_checksum_is_refused(tmp_path: Path, signer: GnupgSigner) -> None:
     store = DirectoryStore(tmp_path)
     published = publish_build(content(store), store=store, signer=signer, now=NOON)
-    changed = read(store, published.checksums.uri).replace(b"a", b"b")
-    with pytest.raises(ProcessError):
-        signer.verify(read(store, published.signature.uri), changed)
+    file = published.files[-1].artifact
+    changed = read(store, published.checksums.uri).decode().replace(file.sha256, hashlib.sha256(b"other").hexdigest())
+    store.put_bytes(file.uri, b"other", media_type=file.media_type)
+    store.put_bytes(published.checksums.uri, changed.encode(), media_type=TEXT)
+    with pytest.raises(VerificationError, match="does not match the content"):
+        check_as_a_poller(store, signer)
 
 
-def publish_and_mark(built: BuildContent, store: Store, signer: GpgSigner, *, days_later: int = 0) -> str:
+def test_without_the_key_nothing_is_published(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    built = content(store)
+    with pytest.raises(HostError, match="cdimage key is not on this machine"):
+        publish_build(built, store=store, signer=GnupgSigner(tmp_path / "keys"), now=NOON)
+    assert not list(store.list("cdimage/"))
+
+
+def test_a_signature_left_by_a_kill_is_replaced_when_the_key_was(tmp_path: Path, signer: GnupgSigner) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    built = content(store)
+    published = publish_build(built, store=store, signer=new_signer(tmp_path / "old keys"), now=NOON)
+    store.delete([published.checksums.uri])
+    publish_build(built, store=store, signer=signer, now=NOON)
+    assert check_as_a_poller(store, signer) == ["20261123"]
+
+
+def publish_and_mark(built: BuildContent, store: Store, signer: GnupgSigner, *, days_later: int = 0) -> str:
     now = NOON + timedelta(days=days_later)
     published = publish_build(built, store=store, signer=signer, now=now)
     mark_good(published, "amd64", [], store=store, now=now)
     return published.build_id
 
 
-def die_at(root: Path, built: BuildContent, signer: GpgSigner, call: int, *, after: bool) -> None:
+def die_at(root: Path, built: BuildContent, signer: GnupgSigner, call: int, *, after: bool) -> None:
     """What the child does: publishes, and is gone at the `call`-th call of the store."""
     calls = iter(range(1_000_000))
 
@@ -139,7 +123,7 @@ def die_at(root: Path, built: BuildContent, signer: GpgSigner, call: int, *, aft
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_every_call_a_rerun_completes_with_the_same_id(
-    tmp_path: Path, signer: GpgSigner, after: bool
+    tmp_path: Path, signer: GnupgSigner, after: bool
 ) -> None:
     fork = multiprocessing.get_context("fork")
     for call in range(1_000):

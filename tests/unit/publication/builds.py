@@ -41,6 +41,9 @@ class DigestSigner:
     def fingerprint(self, role: Role) -> str:
         return "0" * 40
 
+    def public_key(self, role: Role) -> bytes:
+        return b"none"
+
 
 class KeylessSigner(DigestSigner):
     def fingerprint(self, role: Role) -> str:
