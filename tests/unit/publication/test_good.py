@@ -106,9 +106,14 @@ def test_what_is_not_there_cannot_be_good(store: Store) -> None:
         mark(published, "amd64", store)
 
 
-def test_two_markers_at_once_both_count(store: Store) -> None:
-    """The other one writes just before this one's swap."""
-    published = publish(store, "a")
+@pytest.mark.parametrize("marked_before", [True, False])
+def test_two_markers_at_once_both_count(store: Store, marked_before: bool) -> None:
+    """The other one writes just before this one's swap, whether it replaces a document or makes the first."""
+    first = publish(store, "a")
+    if marked_before:
+        mark(first, "amd64", store)
+        mark(first, "arm64", store)
+    published = publish(store, "b")
     rivals = ["arm64"]
 
     def before(operation: str, key: str) -> None:
@@ -117,7 +122,7 @@ def test_two_markers_at_once_both_count(store: Store) -> None:
             mark(published, "arm64", store)
 
     mark(published, "amd64", WatchedStore(store, before))
-    assert current(store) == {"amd64": "20261123", "arm64": "20261123"}
+    assert current(store) == {"amd64": "20261123.1", "arm64": "20261123.1"}
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
