@@ -1,0 +1,1 @@
+"""Made once, used by every room."""
