@@ -1,1 +1,1 @@
-"""Made once, used by every room."""
+"""Harnesses made once and used by every room: servers, faults, kills."""
