@@ -18,6 +18,7 @@ import pytest
 
 from coreimage.client import Image, Session
 from coreimage.errors import ConflictError, NotFoundError, VerificationError
+from coreimage.http import Downloader
 from coreimage.image_server import client_errors, open_server
 from coreimage.model import TAR_GZ, TEXT, ArtifactRef, Candidate, PublishedBuild, PublishedFile
 from coreimage.process import run
@@ -26,6 +27,7 @@ from coreimage.storage import put_blob_bytes
 from coreimage.storage.directory import DirectoryStore
 from coreimage.storage.store import Store
 from coreimage.system_image import heal_pair, import_build, publish_keyrings, release_candidate
+from tests.harness.kill import for_each_kill_point
 from tests.harness.strict_client import RefusedError, check_tree
 
 CHANNEL, DEVICE = "debian-core/13/edge", "generic_amd64"
@@ -34,30 +36,6 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 def now() -> datetime:
     return NOW
-
-
-class Killed(BaseException):
-    pass
-
-
-class KillingStore:
-    """A store whose process is killed just before its n-th call, counting from 1."""
-
-    def __init__(self, store: Store, at: int) -> None:
-        self._store, self._at, self.calls = store, at, 0
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._store, name)
-        if not callable(found):
-            return found
-
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            self.calls += 1
-            if self.calls == self._at:
-                raise Killed
-            return found(*arguments, **keywords)
-
-        return call
 
 
 @pytest.fixture(scope="session")
@@ -77,19 +55,9 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "store" / "system-image"
 
 
-def fetch_file(
-    url: str, path: Path, *, sha256: str | None = None, size_bytes: int | None = None, limit_bytes: int | None = None
-) -> Path:
-    source = Path(url.removeprefix("file://"))
-    if not source.is_file():
-        raise NotFoundError("not there", where=url)
-    shutil.copyfile(source, path)
-    return path
-
-
 def session(tree: Path, signer: Signer, **options: Any) -> Session:
     archive_master = make_keyring("archive-master", signer.public_key(Role.ARCHIVE_MASTER))
-    return open_server(tree.as_uri(), archive_master, fetch=fetch_file, now=NOW.timestamp, **options)
+    return open_server(tree.as_uri(), archive_master, fetch=Downloader(), now=NOW.timestamp, **options)
 
 
 def read_versions(tree: Path, signer: Signer, **options: Any) -> list[int]:
@@ -290,32 +258,30 @@ def test_release_rebuilds_the_index_when_the_channel_moved(
     assert strict(tree, signer) == {(CHANNEL, DEVICE): [1, 2]}
 
 
-def test_killed_at_every_store_call(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
-    released(store, signer, "20261123")
-    second = published(store, signer, "20261124", b"two")
-    start = tree.parent.parent / "start"
-    shutil.copytree(tree.parent, start)
+def test_killed_at_every_store_call(signer: GnupgSigner, tmp_path: Path) -> None:
+    start = DirectoryStore(tmp_path / "start")
+    publish_keyrings(store=start, signer=signer, now=now)
+    released(start, signer, "20261123")
+    second = published(start, signer, "20261124", b"two")
+    work, www = tmp_path / "work", tmp_path / "work" / "system-image"
+
+    def fresh() -> Store:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(tmp_path / "start", work)
+        return DirectoryStore(work)
 
     def publish(to: Store) -> None:
         candidate = import_build(second, CHANNEL, DEVICE, store=to, signer=signer, run=run, now=now)
         release_candidate(candidate, store=to, signer=signer, now=now)
 
-    at, done = 1, False
-    while not done:
-        shutil.rmtree(tree.parent)
-        shutil.copytree(start, tree.parent)
-        killed = KillingStore(store, at)
-        try:
-            publish(killed)
-            done = True
-        except Killed:
-            assert read_versions(tree, signer) in ([1], [1, 2])
-            publish(store)
-        assert strict(tree, signer) == {(CHANNEL, DEVICE): [1, 2]}, f"killed at call {at}"
-        assert not (tree / CHANNEL / DEVICE / "version-3.json").exists()
-        at += 1
-    assert at > 20
+    def readable(_: Store) -> None:
+        assert read_versions(www, signer) in ([1], [1, 2])
+
+    def finished(_: Store) -> None:
+        assert strict(www, signer) == {(CHANNEL, DEVICE): [1, 2]}
+        assert not (www / CHANNEL / DEVICE / "version-3.json").exists()
+
+    assert for_each_kill_point(fresh, publish, readable, finished=finished) > 10
 
 
 def test_torn_pair_is_healed(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tarfile
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ def test_json_is_written_as_the_original_server_does() -> None:
 
 
 def test_moving_one_device_leaves_the_others() -> None:
-    other = {"devices": {"x": {"index": "/other"}}, "hidden": True}
-    before = {"other": other, "edge": {"devices": {"a": {"index": "/a", "keyring": {}}}}}
+    other: dict[str, Any] = {"devices": {"x": {"index": "/other"}}, "hidden": True}
+    before: dict[str, Any] = {"other": other, "edge": {"devices": {"a": {"index": "/a", "keyring": {}}}}}
     after = channels_with(channels_with(before, "edge", "a", "1" * 64), "new", "b", "2" * 64)
     assert after["other"] == other
     assert after["edge"]["devices"]["a"]["keyring"] == {}
