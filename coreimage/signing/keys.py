@@ -64,7 +64,15 @@ class GnupgSigner:
 
     def _sign(self, role: Role, content: bytes | Path, *command: str) -> bytes:
         with _gnupg_home(self._key_home(role)) as home:
-            options = ("--trust-model", "always", "--digest-algo", "SHA512", "--output", home / "out", *command)
+            options: tuple[str | Path, ...] = (
+                "--trust-model",
+                "always",
+                "--digest-algo",
+                "SHA512",
+                "--output",
+                home / "out",
+                *command,
+            )
             if isinstance(content, Path):
                 with content.open("rb") as file:
                     _gpg(home, *options, stdin=file, run=self._run)

@@ -1,0 +1,73 @@
+"""What the importer does to a rootfs of product `core` (system-image §5.1), streaming."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from coreimage.errors import VerificationError
+from coreimage.tarball import MemberCheck, TarWriter, directory, symlink
+
+PREFIX = "system/"
+_DROPPED = {"SWAP.swap", "etc/mtab"}
+_ANY_TIME = (1 << 33) - 1
+"""The latest time that a tar header holds: the build has clamped its times already."""
+
+
+def customise_rootfs(source: Path, target: Path) -> None:
+    """Rewrites the gzip tarball `source` to the plain tarball `target`, entries in the same order.
+
+    Everything moves below `system/`, SWAP.swap and etc/mtab go, and mount points and mtab that are missing are
+    appended, as new as the newest entry. Raises VerificationError for members that have no place in a rootfs.
+    The format is pax: tar of 2015 reads it, and only it holds file capabilities.
+    """
+    seen: dict[str, bytes] = {}
+    newest = 1
+    check = MemberCheck(where=source.name)
+    try:
+        with (
+            tarfile.open(source, "r|gz") as tar,
+            target.open("wb") as file,
+            TarWriter(file, epoch=_ANY_TIME) as output,
+        ):
+            for member in tar:
+                check(member)
+                if member.name not in _DROPPED:
+                    seen[member.name] = member.type
+                    newest = max(newest, int(member.mtime))
+                    output.add(member, tar.extractfile(member) if member.isreg() else None, prefix=PREFIX)
+            for member in appended(seen):
+                member.mtime = newest
+                output.add(member, prefix=PREFIX)
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise _not_gzip(source, error) from error
+
+
+def unpack_gzip(source: Path, target: Path) -> None:
+    """A device tarball is recompressed only; its members stay as they are."""
+    try:
+        with gzip.open(source) as plain, target.open("wb") as file:
+            shutil.copyfileobj(plain, file, 1 << 20)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _not_gzip(source, error) from error
+
+
+def appended(seen: Mapping[str, bytes]) -> Iterator[tarfile.TarInfo]:
+    """Pure: the entries that a rootfs with the members `seen` (name to tar type) still needs."""
+    merged_usr = seen.get("lib") == tarfile.SYMTYPE
+    for name in ("writable", "usr/lib/modules" if merged_usr else "lib/modules"):
+        if name not in seen:
+            yield directory(name)
+    mtab = symlink("etc/mtab", "/proc/mounts")
+    mtab.mode = 0o444
+    yield mtab
+
+
+def _not_gzip(source: Path, error: Exception) -> VerificationError:
+    return VerificationError(
+        f"not a tar.gz: {error}", where=source.name, resolution="build it again, and publish that build"
+    )

@@ -1,0 +1,121 @@
+"""Pool files: recompressed payloads, named by the digest of what they hold, signed by image-signing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from coreimage.errors import ConflictError, NotFoundError
+from coreimage.model import JSON, OPENPGP_SIGNATURE, TAR_XZ, Architecture, ArtifactRef
+from coreimage.process import Run
+from coreimage.signing import Role, Signer
+from coreimage.storage import Store, fetch_blob
+from coreimage.system_image import layout
+from coreimage.system_image.customise import customise_rootfs, unpack_gzip
+from coreimage.system_image.documents import Document, json_bytes
+from coreimage.tarball import XzFilter, compress_xz
+
+log = structlog.get_logger("coreimage.system_image")
+
+IMPORTER_VERSION = 1
+"""Raise it when the same input gives other bytes: it is part of the cache key."""
+Compression = Literal["fast", "small"]
+Kind = Literal["ubuntu", "device"]
+
+_PRESETS: dict[Compression, int] = {"fast": 2, "small": 9}
+
+
+def payload(
+    kind: Kind,
+    source: ArtifactRef,
+    architecture: Architecture,
+    *,
+    compression: Compression,
+    store: Store,
+    signer: Signer,
+    run: Run,
+) -> ArtifactRef:
+    """The signed pool file made of `source`: made now, or found when the same was made before.
+
+    The pool file, its signature and its sidecar are in the store when this returns.
+    """
+    recipe = {
+        "importer": IMPORTER_VERSION,
+        "kind": kind,
+        "architecture": architecture,
+        "compression": compression,
+        "source": source.sha256,
+    }
+    cached = f"{layout.IMPORT_CACHE}{hashlib.sha256(json_bytes(recipe)).hexdigest()}.json"
+    found = _cached(store, cached)
+    if found is not None:
+        log.info("pool file reused", path=found.uri)
+        return found
+    with tempfile.TemporaryDirectory(prefix="import-") as folder:
+        plain = _customised(kind, fetch_blob(store, source, Path(folder) / "source.tar.gz"))
+        made = compress_xz(
+            plain, Path(folder) / "made.tar.xz", run=run, preset=_PRESETS[compression], filters=_filter(architecture)
+        )
+        ref = _to_pool(kind, made, store)
+        put_signature(store, ref.uri, signer.detached_file(Role.IMAGE_SIGNING, made))
+    put_sidecar(store, signer, ref.uri.replace(".tar.xz", ".json"), {"generator": f"coreimage-{kind}", **recipe})
+    store.put_bytes(cached, ref.model_dump_json().encode(), media_type=JSON)
+    log.info("pool file made", path=ref.uri, size_bytes=ref.size_bytes)
+    return ref
+
+
+def put_signature(store: Store, signed_key: str, signature: bytes) -> None:
+    """Keeps one that is there: signatures differ from run to run, and both are good."""
+    with suppress(ConflictError):
+        store.put_bytes(f"{signed_key}.asc", signature, media_type=OPENPGP_SIGNATURE, if_absent=True)
+
+
+def put_sidecar(store: Store, signer: Signer, sidecar_key: str, document: Document) -> None:
+    content = json_bytes(document)
+    with suppress(ConflictError):
+        store.put_bytes(sidecar_key, content, media_type=JSON, if_absent=True)
+    if store.head(f"{sidecar_key}.asc") is None:
+        with store.open(sidecar_key) as file:
+            put_signature(store, sidecar_key, signer.detached(Role.IMAGE_SIGNING, file.read()))
+
+
+def _customised(kind: Kind, packed: Path) -> Path:
+    plain = packed.with_name("plain.tar")
+    if kind == "ubuntu":
+        customise_rootfs(packed, plain)
+    else:
+        unpack_gzip(packed, plain)
+    packed.unlink()
+    return plain
+
+
+def _filter(architecture: Architecture) -> XzFilter:
+    """The arm64 filter is younger (xz 5.4) than the decoders of 2015's clients."""
+    return XzFilter.X86 if architecture == "amd64" else XzFilter.NONE
+
+
+def _to_pool(kind: Kind, made: Path, store: Store) -> ArtifactRef:
+    with made.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    uri = layout.key(layout.pool(kind, sha256))
+    with suppress(ConflictError):
+        store.put_file(uri, made, media_type=TAR_XZ, if_absent=True)
+    return ArtifactRef(uri=uri, sha256=sha256, size_bytes=made.stat().st_size, media_type=TAR_XZ)
+
+
+def _cached(store: Store, key: str) -> ArtifactRef | None:
+    """A cached pool file that is still there, whole and signed."""
+    try:
+        with store.open(key) as file:
+            ref = ArtifactRef.model_validate(json.loads(file.read()))
+    except (NotFoundError, ValueError):
+        return None
+    found = store.head(ref.uri)
+    whole = found is not None and found.size_bytes == ref.size_bytes
+    return ref if whole and store.head(f"{ref.uri}.asc") is not None else None

@@ -1,0 +1,59 @@
+"""The tarball that tells an image its own version, channel and server (system-image §2.6)."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import tarfile
+
+from coreimage.errors import UsageError
+from coreimage.model import Value
+from coreimage.tarball import TarWriter, directory, regular, symlink
+
+
+class Server(Value):
+    """Where devices look for updates. A port is None when that protocol is disabled."""
+
+    base: str = "localhost"
+    http_port: int | None = 80
+    https_port: int | None = 443
+
+
+def version_tarball(
+    channel: str, device: str, version: int, version_detail: str, *, server: Server, mtime: int
+) -> bytes:
+    """The bytes of `version-<N>.tar.xz`. `mtime` is UNIX seconds, not 0. Raises UsageError for a `%` in a value."""
+    ini = channel_ini(channel, device, version, version_detail, server=server)
+    config = "system/etc/system-image"
+    plain = io.BytesIO()
+    with TarWriter(plain, epoch=mtime, form="gnu") as tar:
+        for name, content in (("system/etc/ubuntu-build", f"{version}\n"), (f"{config}/channel.ini", ini)):
+            _add(tar, regular(name, len(content.encode())), mtime, content.encode())
+        # 0775 as in the original (LP #1454447)
+        _add(tar, directory(f"{config}/config.d", 0o775), mtime)
+        _add(tar, symlink(f"{config}/config.d/00_default.ini", "../client.ini"), mtime)
+        _add(tar, symlink(f"{config}/config.d/01_channel.ini", "../channel.ini"), mtime)
+    return lzma.compress(plain.getvalue(), preset=6)
+
+
+def channel_ini(channel: str, device: str, version: int, version_detail: str, *, server: Server) -> str:
+    values = {
+        "base": server.base,
+        "http_port": server.http_port if server.http_port is not None else "disabled",
+        "https_port": server.https_port if server.https_port is not None else "disabled",
+        "channel": channel,
+        "device": device,
+        "build_number": version,
+        "version_detail": version_detail,
+    }
+    for name, value in values.items():
+        if "%" in str(value) or "\n" in str(value):
+            raise UsageError(
+                f"{name} {value!r} holds `%` or a line end, which clients cannot read", resolution="choose other words"
+            )
+    return "".join(["[service]\n", *(f"{name}: {value}\n" for name, value in values.items())])
+
+
+def _add(tar: TarWriter, member: tarfile.TarInfo, mtime: int, content: bytes | None = None) -> None:
+    member.mtime = mtime
+    tar.add(member, content)
