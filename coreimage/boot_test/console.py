@@ -66,7 +66,9 @@ class Console:
         return tuple(line for line in lines if line)[-_KEPT_LINES:]
 
     def _first(self, compiled: Mapping[str, re.Pattern[bytes]], start: int) -> Seen | None:
-        matches = [(found.start(), name, found) for name, p in compiled.items() if (found := p.search(self._received, start))]
+        matches = [
+            (found.start(), name, found) for name, p in compiled.items() if (found := p.search(self._received, start))
+        ]
         if not matches:
             return None
         _, name, found = min(matches, key=lambda match: match[:2])

@@ -158,7 +158,9 @@ def _cpu_argv(accelerator: str) -> list[str]:
 def firmware_argv(firmware: Firmware, run_folder: Path) -> list[str]:
     if firmware == "bios":
         return []
-    found = next(((_OVMF / c, _OVMF / v) for c, v in _OVMF_PAIRS if (_OVMF / c).is_file() and (_OVMF / v).is_file()), None)
+    found = next(
+        ((_OVMF / c, _OVMF / v) for c, v in _OVMF_PAIRS if (_OVMF / c).is_file() and (_OVMF / v).is_file()), None
+    )
     if found is None:
         raise HostError("there is no UEFI firmware for QEMU", where=str(_OVMF), resolution="install ovmf")
     code, variables = found

@@ -140,11 +140,11 @@ def _contents(source: BinaryIO) -> Iterator[bytes | None]:
 
 
 def _stream(chunk: bytes) -> bytes:
-    return _zero_stream() if len(chunk) == CHUNK_BYTES and not any_content(chunk) else lzma.compress(chunk, preset=_PRESET)
+    return (
+        _zero_stream() if len(chunk) == CHUNK_BYTES and not any_content(chunk) else lzma.compress(chunk, preset=_PRESET)
+    )
 
 
 @lru_cache(maxsize=1)
 def _zero_stream() -> bytes:
     return lzma.compress(bytes(CHUNK_BYTES), preset=_PRESET)
-
-

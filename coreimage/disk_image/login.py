@@ -22,7 +22,9 @@ from coreimage.process import Run
 
 USER, USER_ID = "admin", 1000
 _SUDO_GROUP_ID, _SHADOW_GROUP_ID = 27, 42
-_KEY = re.compile(r"^(ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]{40,}={0,3}( [^\r\n]*)?$")
+_KEY = re.compile(
+    r"^(ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]{40,}={0,3}( [^\r\n]*)?$"
+)
 _PASSWORD_BYTES = 12
 _EXTRAUSERS = "system-data/var/lib/extrausers"
 _ETC = "overlays/etc/upper"
@@ -92,12 +94,24 @@ def seed(login: Login, hashed_password: str) -> tuple[SeedFile, ...]:
     keys = "".join(f"{key}\n" for key in login.ssh_keys)
     home, owner = f"user-data/{USER}", {"uid": USER_ID, "gid": USER_ID}
     files = [
-        SeedFile(f"{_EXTRAUSERS}/passwd", _line(USER, "x", USER_ID, USER_ID, USER, f"/home/{USER}", "/bin/bash"), 0o644),
-        SeedFile(f"{_EXTRAUSERS}/group", _line(USER, "x", USER_ID, "") + _line("sudo", "x", _SUDO_GROUP_ID, USER), 0o644),
         SeedFile(
-            f"{_EXTRAUSERS}/shadow", _line(USER, hashed_password, "", "", "", "", "", "", ""), 0o640, gid=_SHADOW_GROUP_ID
+            f"{_EXTRAUSERS}/passwd", _line(USER, "x", USER_ID, USER_ID, USER, f"/home/{USER}", "/bin/bash"), 0o644
         ),
-        SeedFile(f"{_EXTRAUSERS}/gshadow", _line(USER, "*", "", "") + _line("sudo", "*", "", USER), 0o640, gid=_SHADOW_GROUP_ID),
+        SeedFile(
+            f"{_EXTRAUSERS}/group", _line(USER, "x", USER_ID, "") + _line("sudo", "x", _SUDO_GROUP_ID, USER), 0o644
+        ),
+        SeedFile(
+            f"{_EXTRAUSERS}/shadow",
+            _line(USER, hashed_password, "", "", "", "", "", "", ""),
+            0o640,
+            gid=_SHADOW_GROUP_ID,
+        ),
+        SeedFile(
+            f"{_EXTRAUSERS}/gshadow",
+            _line(USER, "*", "", "") + _line("sudo", "*", "", USER),
+            0o640,
+            gid=_SHADOW_GROUP_ID,
+        ),
         SeedFile(f"{_ETC}/sudoers.d", None, 0o750),
         SeedFile(f"{_ETC}/sudoers.d/90-{USER}", sudo.encode(), 0o440),
         SeedFile("overlays/etc/work", None, 0o755),

@@ -11,9 +11,7 @@ from coreimage.disk_image import ImageIdentity
 from coreimage.process import run
 
 EPOCH = 1_700_000_000
-IDENTITY = ImageIdentity(
-    channel="test/13/edge", device="generic_amd64", version=1, architecture="amd64", epoch=EPOCH
-)
+IDENTITY = ImageIdentity(channel="test/13/edge", device="generic_amd64", version=1, architecture="amd64", epoch=EPOCH)
 GADGET = Path(__file__).parents[2] / "deployments" / "gadgets" / "generic_amd64"
 _INIT = b"""#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /dev

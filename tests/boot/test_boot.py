@@ -29,9 +29,7 @@ def test_an_image_without_kernels_fails_with_its_last_lines(tiny_image: Path, tm
     run(["cp", "--sparse=always", tiny_image, broken])
     run(["mdel", "-i", _boot_partition(broken), f"::{grub.FOLDER}/a/vmlinuz"])
     store = open_store(str(tmp_path / "store"))
-    report = boot_test(
-        broken, "0" * 64, "bios", store=store, run=run, spawn=spawn, work_folder=tmp_path, timeout_s=60
-    )
+    report = boot_test(broken, "0" * 64, "bios", store=store, run=run, spawn=spawn, work_folder=tmp_path, timeout_s=60)
     assert "slot" in report.reason
     assert b"slot a does not start" in read_blob(store, report.serial_log)
     with pytest.raises(BootError, match="slot a does not start"):
