@@ -71,7 +71,7 @@ def _stat(image: Path, partition: str, path: str) -> tuple[str, int, int]:
     text = _debugfs(image, partition, f"stat {path}")
     found = re.search(r"Mode:\s+(\d+).*?User:\s+(\d+)\s+Group:\s+(\d+)", text, re.DOTALL)
     assert found, text
-    return found[1], int(found[2]), int(found[3])
+    return found[1][-4:], int(found[2]), int(found[3])
 
 
 def test_the_table_and_all_filesystems_are_sound(image: AssembledImage) -> None:
