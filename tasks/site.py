@@ -1,0 +1,32 @@
+"""Where a run works: its store and its keys, by name. A value without secrets, so that it may be a task's parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from coreimage.model import Value
+from coreimage.signing import Signer
+from coreimage.storage import Store, open_store
+
+
+class Site(Value):
+    """`store_url` as `--store` takes it; `keys` is the folder of the signing keys on the machine that runs the task."""
+
+    store_url: str
+    keys: str
+
+    def store(self) -> Store:
+        return open_store(self.store_url)
+
+    def signer(self) -> Signer:
+        from coreimage.signing.gnupg import open_keys  # noqa: PLC0415
+
+        return open_keys(Path(self.keys))
+
+
+def live_lines(program: str) -> Callable[[str], None]:
+    """Sends each line of a child's output to the run's log as it comes."""
+    return structlog.get_logger(f"coreimage.{program}").info  # type: ignore[no-any-return]
