@@ -1,1 +1,22 @@
-"""Dated builds in object storage."""
+"""Dated builds in object storage. docs/storage-layout.md says what stands where, and how to read it."""
+
+from coreimage.publication.build_id import BuildId, parse_build_id
+from coreimage.publication.builds import complete_builds, read_build
+from coreimage.publication.content import BuildContent, content_sha256
+from coreimage.publication.expire import expire_builds
+from coreimage.publication.good import mark_good
+from coreimage.publication.layout import BuildTree
+from coreimage.publication.publish import publish_build
+
+__all__ = [
+    "BuildContent",
+    "BuildId",
+    "BuildTree",
+    "complete_builds",
+    "content_sha256",
+    "expire_builds",
+    "mark_good",
+    "parse_build_id",
+    "publish_build",
+    "read_build",
+]

@@ -1,0 +1,88 @@
+"""Marks a build good after its boot test: `.marked_good` in the build, `current.json` beside the builds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from coreimage.errors import NotFoundError, VerificationError
+from coreimage.model import TEXT, Architecture, BootReport, PublishedBuild
+from coreimage.publication.build_id import BuildId, parse_build_id
+from coreimage.publication.builds import is_complete
+from coreimage.publication.documents import Current, MarkedGood
+from coreimage.publication.layout import MARKED_GOOD, BuildTree
+from coreimage.publication.pointers import swap, swap_document
+from coreimage.storage import Store
+
+log = structlog.get_logger("coreimage.publication")
+
+
+def mark_good(
+    published: PublishedBuild,
+    architecture: Architecture,
+    evidence: Sequence[BootReport],
+    *,
+    store: Store,
+    now: datetime,
+) -> None:
+    """Makes this the current build of `architecture`, unless a newer one is already.
+
+    `evidence` is the boot reports, all passed; empty where a channel has no gate. `.marked_good` lists the files found
+    good, one a line, sorted, whatever `current.json` says. Marking again changes nothing. Raises VerificationError
+    for a failed report, NotFoundError when the build is not there or has nothing for this architecture.
+    """
+    failed = [report for report in evidence if not report.passed]
+    if failed:
+        raise VerificationError(
+            f"the boot test with {failed[0].firmware} failed: {failed[0].reason}",
+            where=published.prefix,
+            resolution="mend the build; only one that boots is marked good",
+        )
+    tree = BuildTree(project=published.project, series=published.series, image_type=published.image_type)
+    build_id = parse_build_id(published.build_id)
+    _check_published(tree, build_id, store)
+    _list_files(tree, build_id, _files_of(published, architecture), store)
+    good = MarkedGood(build_id=str(build_id), marked=now.astimezone(UTC).isoformat(), evidence=tuple(evidence))
+    _move_current(tree, architecture, good, store)
+    log.info("marked good", build=published.prefix, architecture=architecture)
+
+
+def _check_published(tree: BuildTree, build_id: BuildId, store: Store) -> None:
+    if not is_complete(tree, build_id, store=store):
+        raise NotFoundError(
+            f"{tree.build_prefix(build_id)} is not a published build", where=store.url, resolution="publish it first"
+        )
+
+
+def _files_of(published: PublishedBuild, architecture: str) -> tuple[str, ...]:
+    """The tarballs of an architecture, as the original lists them: the rootfs and every device."""
+    names = [file.name for file in published.files if file.name.endswith(".tar.gz")]
+    found = tuple(name for name in names if f"-{architecture}." in name)
+    if not found:
+        raise NotFoundError(
+            f"nothing in this build is for {architecture}",
+            where=published.prefix,
+            resolution=f"it has {', '.join(names)}",
+        )
+    return found
+
+
+def _list_files(tree: BuildTree, build_id: BuildId, names: tuple[str, ...], store: Store) -> None:
+    def with_names(found: bytes | None) -> bytes:
+        listed = set((found or b"").decode().splitlines()) | set(names)
+        return "".join(f"{name}\n" for name in sorted(listed)).encode()
+
+    swap(store, tree.key(build_id, MARKED_GOOD), with_names, media_type=TEXT)
+
+
+def _move_current(tree: BuildTree, architecture: Architecture, good: MarkedGood, store: Store) -> None:
+    def newest(current: Current | None) -> Current:
+        marked = current.architectures if current else {}
+        held = marked.get(architecture)
+        if current and held and parse_build_id(held.build_id) >= parse_build_id(good.build_id):
+            return current
+        return Current(architectures=dict(sorted({**marked, architecture: good}.items())))
+
+    swap_document(store, tree.current_key, Current, newest)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from coreimage.publication import BuildTree, complete_builds, expire_builds, mark_good, publish_build, read_build
+from coreimage.publication.builds import taken_ids
+from coreimage.storage import Store
+from coreimage.storage.directory import DirectoryStore
+from tests.unit.publication.builds import NOON, DigestSigner, content
+from tests.unit.publication.stores import Killed, WatchedStore, killing_store
+
+TREE = BuildTree(project="debian-core", series="13", image_type="daily-preinstalled")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return five_builds(DirectoryStore(tmp_path / "store"))
+
+
+def five_builds(store: Store) -> Store:
+    for day in range(5):
+        publish(store, day)
+    return store
+
+
+def publish(store: Store, day: int, tag: str = "") -> str:
+    built = content(store, f"{tag}{day}")
+    published = publish_build(built, store=store, signer=DigestSigner(), now=NOON + timedelta(days=day))
+    return published.build_id
+
+
+def expire(
+    store: Store, keep_count: int = 1, keep_days: int = 0, pinned: tuple[str, ...] = (), *, dry_run: bool = False
+) -> tuple[str, ...]:
+    now = NOON + timedelta(days=5)
+    return expire_builds(
+        TREE, keep_count=keep_count, keep_days=keep_days, pinned=pinned, store=store, now=now, dry_run=dry_run
+    )
+
+
+def left(store: Store) -> list[str]:
+    return [str(build_id) for build_id in complete_builds(TREE, store=store)]
+
+
+def test_the_newest_stay_and_the_removed_are_named_oldest_first(store: Store) -> None:
+    assert expire(store, keep_count=2) == ("20261123", "20261124", "20261125")
+    assert left(store) == ["20261126", "20261127"]
+    assert not [info.key for info in store.list(f"{TREE.prefix}/20261123")]
+    assert expire(store, keep_count=2) == ()
+
+
+def test_young_builds_stay(store: Store) -> None:
+    assert expire(store, keep_count=0, keep_days=3) == ("20261123", "20261124", "20261125")
+
+
+def test_pending_current_and_pinned_stay(store: Store) -> None:
+    first = read_build(TREE, complete_builds(TREE, store=store)[0], store=store)
+    mark_good(first, "amd64", [], store=store, now=NOON)
+    assert expire(store, keep_count=0, pinned=("20261125",)) == ("20261124", "20261126")
+    assert left(store) == ["20261123", "20261125", "20261127"]
+
+
+def test_todays_builds_stay_so_that_no_id_is_given_twice(store: Store) -> None:
+    publish(store, 5)
+    publish(store, 5, "second of the day ")
+    publish(store, 6)
+    assert "20261128" not in expire(store, keep_count=0)
+
+
+def test_a_dry_run_names_and_keeps(store: Store) -> None:
+    assert expire(store, dry_run=True) == ("20261123", "20261124", "20261125", "20261126")
+    assert len(left(store)) == 5
+
+
+def test_removed_content_comes_back_as_a_new_build(store: Store) -> None:
+    expire(store)
+    now = NOON + timedelta(days=6)
+    assert publish_build(content(store, "0"), store=store, signer=DigestSigner(), now=now).build_id == "20261129"
+
+
+def test_work_in_progress_stays_and_abandoned_work_goes(store: Store) -> None:
+    def before(operation: str, key: str) -> None:
+        if key.endswith("SHA256SUMS.gpg"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        publish_build(content(store, "x"), store=WatchedStore(store, before), signer=DigestSigner(), now=NOON)
+    assert str(taken_ids(TREE, store=store)[1]) == "20261123.1"
+    written = datetime.now(UTC)
+    late = written + timedelta(days=1)
+    assert "20261123.1" not in expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=written)
+    assert "20261123.1" not in expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=late)
+    later = max(written, NOON) + timedelta(days=3)
+    assert expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=later) == ("20261123.1",)
+    assert store.head(TREE.reservation_key(taken_ids(TREE, store=store)[0])) is not None
+    assert len(left(store)) == 5
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_killed_at_every_call_no_reader_sees_half_a_build(tmp_path: Path, before: bool) -> None:
+    for call in range(300):
+        store = DirectoryStore(tmp_path / f"{call}")
+        publish(store, 0)
+        publish(store, 1)
+
+        def look(store: Store = store) -> None:
+            for build_id in complete_builds(TREE, store=store):
+                read_build(TREE, build_id, store=store)
+
+        try:
+            expire(killing_store(store, call, before=before, seen=look))
+        except Killed:
+            look()
+            assert "20261124" in left(store)
+        else:
+            assert call > 10
+            break
