@@ -13,10 +13,10 @@ from coreimage.storage import Store, open_store
 
 
 class Site(Value):
-    """`store_url` as `--store` takes it; `keys` is the folder of the signing keys on the machine that runs the task."""
+    """`store_url` as `--store` takes it; `keys_folder` is that of the signing keys on the machine that runs the task."""
 
     store_url: str
-    keys: str
+    keys_folder: str
 
     def store(self) -> Store:
         return open_store(self.store_url)
@@ -24,7 +24,7 @@ class Site(Value):
     def signer(self) -> Signer:
         from coreimage.signing.gnupg import open_keys  # noqa: PLC0415
 
-        return open_keys(Path(self.keys))
+        return open_keys(Path(self.keys_folder))
 
 
 def live_lines(program: str) -> Callable[[str], None]:

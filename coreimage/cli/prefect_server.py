@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,7 +39,7 @@ _SETTINGS = {
 }
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 
-_SERVER_SETTINGS = {
+_ONE_COMMAND = {
     "PREFECT_UI_ENABLED": "false",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
@@ -64,7 +64,7 @@ def prefect_api(folder: Path, *, debug: bool = False) -> Iterator[str]:
     if _API_URL in os.environ:
         yield os.environ[_API_URL]
         return
-    with _server(Path(os.environ["PREFECT_HOME"])) as url:
+    with server(Path(os.environ["PREFECT_HOME"]), _ONE_COMMAND) as url:
         os.environ[_API_URL] = url
         try:
             yield url
@@ -73,12 +73,13 @@ def prefect_api(folder: Path, *, debug: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def _server(home: Path) -> Iterator[str]:
+def server(home: Path, settings: Mapping[str, str]) -> Iterator[str]:
+    """Prefect's server with its database below `home`, as long as the block; `settings` go before the environment's."""
     home.mkdir(parents=True, exist_ok=True)
     last_lines: deque[str] = deque(maxlen=20)
     for _ in range(_ATTEMPTS):
         port = free_port()
-        with spawn(_argv(port), env=_server_environment()) as child:
+        with spawn(_argv(port), env=_environment(settings)) as child:
             threading.Thread(target=_drain, args=(child, home / "server.log", last_lines), daemon=True).start()
             if _ready(child, port):
                 log.debug("Prefect server started", port=port, pid=child.pid)
@@ -103,9 +104,9 @@ def _argv(port: int) -> list[str]:
     return [sys.executable, "-m", "uvicorn", *application, "--host", "127.0.0.1", "--port", str(port)]
 
 
-def _server_environment() -> dict[str, str]:
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PREFECT_", "PYTHON"))}
-    return {**kept, **_SERVER_SETTINGS}
+    return {**kept, **settings}
 
 
 def _drain(child: Child, path: Path, last_lines: deque[str]) -> None:
