@@ -1,32 +1,17 @@
 """GnuPG: keys, keyrings, signatures."""
 
-from __future__ import annotations
+from coreimage.signing.gpgv import open_inline, verify_detached
+from coreimage.signing.keyrings import make_keyring
+from coreimage.signing.keys import KEY_BITS, GnupgSigner, create_keys
+from coreimage.signing.roles import Role, Signer
 
-from enum import StrEnum
-from pathlib import Path
-from typing import Protocol
-
-
-class Role(StrEnum):
-    """Who signs what (system-image §1.2); `cdimage` signs the SHA256SUMS of published builds."""
-
-    ARCHIVE_MASTER = "archive-master"
-    IMAGE_MASTER = "image-master"
-    IMAGE_SIGNING = "image-signing"
-    CDIMAGE = "cdimage"
-
-
-class Signer(Protocol):
-    """Signs with the primary key of a role. Raises HostError when the key is not on this machine."""
-
-    def detached(self, role: Role, content: bytes) -> bytes:
-        """An ASCII-armoured detached signature."""
-        ...
-
-    def detached_file(self, role: Role, path: Path) -> bytes: ...
-
-    def inline(self, role: Role, content: bytes) -> bytes:
-        """One OpenPGP message that holds the content, uncompressed, and its signature."""
-        ...
-
-    def fingerprint(self, role: Role) -> str: ...
+__all__ = [
+    "KEY_BITS",
+    "GnupgSigner",
+    "Role",
+    "Signer",
+    "create_keys",
+    "make_keyring",
+    "open_inline",
+    "verify_detached",
+]

@@ -1,0 +1,26 @@
+"""Keyring tarballs (system-image §1.3)."""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import tarfile
+
+
+def make_keyring(kind: str, public_keys: bytes, *, expiry: int | None = None, model: str | None = None) -> bytes:
+    """A `.tar.xz` of `keyring.json` and `keyring.gpg`; the same arguments give the same bytes.
+
+    `kind` is `archive-master`, `image-master`, `image-signing`, `device-signing` or `blacklist`; `expiry` is UNIX
+    seconds. Recovery images of 2015 read the JSON line by line: four blanks, one key a line, an integer expiry.
+    """
+    described = {"type": kind, "expiry": expiry, "model": model}
+    described = {key: value for key, value in described.items() if value is not None}
+    text = json.dumps(described, indent=4, sort_keys=True) + "\n"
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in (("keyring.json", text.encode()), ("keyring.gpg", public_keys)):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    return lzma.compress(plain.getvalue(), preset=6)
