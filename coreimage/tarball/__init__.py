@@ -1,1 +1,21 @@
 """Deterministic tar, compression, safe unpacking."""
+
+from coreimage.tarball.compression import MAXIMUM, XzFilter, compress_xz, gzip_writer
+from coreimage.tarball.reading import Limits, MemberCheck, check_members, extract
+from coreimage.tarball.writing import TarWriter, directory, normalise, regular, symlink
+
+__all__ = [
+    "MAXIMUM",
+    "Limits",
+    "MemberCheck",
+    "TarWriter",
+    "XzFilter",
+    "check_members",
+    "compress_xz",
+    "directory",
+    "extract",
+    "gzip_writer",
+    "normalise",
+    "regular",
+    "symlink",
+]
