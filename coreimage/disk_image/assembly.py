@@ -1,0 +1,260 @@
+"""From the tarballs of an image version to a bootable disk image file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import structlog
+import yaml
+
+from coreimage.disk_image import filesystems, grub
+from coreimage.disk_image.gadget import Gadget, Structure, load_gadget
+from coreimage.disk_image.gpt import table_bytes
+from coreimage.disk_image.layout import (
+    DEFAULT_SIZE_GB,
+    SECTOR_BYTES,
+    TABLE_SECTORS,
+    ImageIdentity,
+    Layout,
+    image_size_bytes,
+    plan_layout,
+)
+from coreimage.disk_image.payload import Contents, read_contents, unpacked_tar
+from coreimage.errors import BuildError, HostError, ProcessError
+from coreimage.model import Value
+from coreimage.process import Run
+
+log = structlog.get_logger("coreimage.disk_image")
+
+_EXT4_OVERHEAD = 0.05
+"""Inode tables (256 bytes per 16 KiB) and bitmaps, as part of a filesystem; the journal and reserve come on top."""
+_JOURNAL_BYTES = 32 << 20
+_FAT_RESERVE_BYTES = 8 << 20
+
+
+class AssembledImage(Value):
+    """A raw image at `path`; its digest counts holes as the zeros that they read as."""
+
+    path: Path
+    identity: ImageIdentity
+    raw_sha256: str
+    raw_size_bytes: int
+
+
+def assemble(
+    parts: Sequence[Path],
+    gadget_folder: Path,
+    identity: ImageIdentity,
+    output: Path,
+    *,
+    run: Run,
+    work_folder: Path,
+    size_bytes: int | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> AssembledImage:
+    """Makes a raw, sparse disk image at `output` (replaced whole) from tarballs applied in the given order.
+
+    The same arguments give the same bytes, wherever and by whomever this runs. Raises HostError when `output` cannot
+    be written or the disk is full, VerificationError for a hostile tarball, ConfigError for a bad gadget, BuildError
+    when something does not fit; `output` is untouched then.
+    """
+    with _writing(output) as image, tempfile.TemporaryDirectory(prefix="assemble-", dir=work_folder) as name:
+        work = Path(name)
+        gadget = load_gadget(gadget_folder)
+        layout = plan_layout(gadget, size_bytes or image_size_bytes(DEFAULT_SIZE_GB))
+        on_step("read the tarballs")
+        tars = [unpacked_tar(p, work / f"{n}.tar", layout.size_bytes, run=run) for n, p in enumerate(parts)]
+        contents = read_contents([(str(part), tar) for part, tar in zip(parts, tars, strict=True)])
+        check_sizes(contents, layout)
+        _write_table(image, layout, identity)
+        on_step("make the root filesystem")
+        tree = work / "tree"
+        tree.mkdir()
+        _make_ext4(image, tars, tree, layout, identity, run=run)
+        on_step("make the boot partition")
+        boot = _boot_content(tree, gadget, gadget_folder, identity, [part.name for part in parts], work, run=run)
+        filesystems.make_fat(image, layout.by_role("system-boot"), boot, identity, run=run)
+        _embed_grub(image, gadget, layout, work, identity, run=run)
+        on_step("compute the digest")
+        return AssembledImage(
+            path=output, identity=identity, raw_sha256=sparse_sha256(image), raw_size_bytes=layout.size_bytes
+        )
+
+
+def check_sizes(contents: Contents, layout: Layout) -> None:
+    """Raises BuildError for the first filesystem that its content cannot fit on."""
+    for root, role in (("system", "system-a"), ("writable", "system-data")):
+        partition = layout.by_role(role)  # type: ignore[arg-type]
+        room = int(partition.size_bytes * (1 - _EXT4_OVERHEAD)) - _JOURNAL_BYTES
+        _check_room(contents.size_bytes(root), room, partition.structure)
+    kernels = sum(size for name, size in contents.files.items() if name.startswith("assets/"))
+    boot = sum(size for name, size in contents.files.items() if name.startswith("boot/"))
+    partition = layout.by_role("system-boot")
+    _check_room(2 * kernels + boot, partition.size_bytes - _FAT_RESERVE_BYTES, partition.structure)
+
+
+def _check_room(needed_bytes: int, room_bytes: int, structure: Structure) -> None:
+    if needed_bytes > room_bytes:
+        raise BuildError(
+            f"the content needs {needed_bytes} bytes and {structure.name} has room for {room_bytes}",
+            where=f"structure {structure.name}",
+            resolution=f"make {structure.name} larger in meta/gadget.yaml, or the content smaller",
+        )
+
+
+def sparse_sha256(image: Path) -> str:
+    """The digest of a file, without reading its holes from the disk."""
+    digest, zeros = hashlib.sha256(), bytes(1 << 20)
+    with image.open("rb", buffering=0) as file:
+        position, size = 0, os.fstat(file.fileno()).st_size
+        while position < size:
+            start = _next_content(file.fileno(), position, size)
+            for done in range(position, start, len(zeros)):
+                digest.update(zeros[: start - done])
+            position = os.lseek(file.fileno(), start, os.SEEK_HOLE) if start < size else size
+            file.seek(start)
+            while (left := position - file.tell()) > 0:
+                digest.update(file.read(min(left, 1 << 20)))
+    return digest.hexdigest()
+
+
+def _next_content(handle: int, position: int, size: int) -> int:
+    try:
+        return os.lseek(handle, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        raise
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[Path]:
+    """A file beside `output`, which takes its place when the block succeeds and is gone otherwise."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+    except OSError as error:
+        raise HostError(
+            f"cannot be written: {error.strerror}", where=str(output), resolution="name another output file"
+        ) from error
+    os.fchmod(handle, 0o644)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.replace(output)
+    except (OSError, ProcessError) as error:
+        raise _explained(error, output) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _explained(error: OSError | ProcessError, output: Path) -> Exception:
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if full or "No space left on device" in str(error):
+        return HostError(
+            "the disk is full", where=str(output), resolution="free some space, or name another output or TMPDIR"
+        )
+    if isinstance(error, ProcessError) and "Could not allocate block" in str(error):
+        return BuildError(
+            "the content does not fit on its filesystem", where=str(output), resolution=f"enlarge it\n{error}"
+        )
+    return HostError(f"cannot be written: {error}", where=str(output)) if isinstance(error, OSError) else error
+
+
+def _write_table(image: Path, layout: Layout, identity: ImageIdentity) -> None:
+    primary, backup = table_bytes(layout, identity)
+    with image.open("r+b") as file:
+        file.truncate(layout.size_bytes)
+        file.write(primary)
+        file.seek(layout.size_bytes - TABLE_SECTORS * SECTOR_BYTES)
+        file.write(backup)
+
+
+def _make_ext4(
+    image: Path, tars: Sequence[Path], tree: Path, layout: Layout, identity: ImageIdentity, *, run: Run
+) -> None:
+    system, writable = layout.by_role("system-a"), layout.by_role("system-data")
+    filesystems.fill_ext4(image, tars, tree, system, writable, identity, run=run)
+    filesystems.empty_ext4(image, layout.by_role("system-b"), identity, run=run)
+
+
+def _boot_content(
+    tree: Path,
+    gadget: Gadget,
+    gadget_folder: Path,
+    identity: ImageIdentity,
+    part_names: Sequence[str],
+    work: Path,
+    *,
+    run: Run,
+) -> dict[str, Path | None]:
+    """Everything on system-boot: what the tarballs have in boot/, GRUB, the kernel of slot a, how it was made."""
+    slot_a, slot_b = f"{grub.FOLDER}/a", f"{grub.FOLDER}/b"
+    content: dict[str, Path | None] = {slot_b: None}
+    content |= {path.relative_to(tree / "boot").as_posix(): path for path in _files(tree / "boot")}
+    content |= {f"{slot_a}/{name}": path for name, path in kernel_files(tree).items()}
+    content |= _gadget_content(gadget, gadget_folder, work)
+    (work / "grubenv").write_bytes(grub.grubenv(grub.INITIAL_STATE))
+    content[f"{grub.FOLDER}/grubenv"] = work / "grubenv"
+    (work / "install.yaml").write_text(_record(identity, part_names), "utf-8")
+    content[f"{grub.FOLDER}/install.yaml"] = work / "install.yaml"
+    _, efi_name = grub.EFI_FILES[identity.architecture]
+    content[efi_name] = grub.efi_image(identity.architecture, work / "grub.efi", identity.epoch, run=run)
+    return content
+
+
+def kernel_files(tree: Path) -> dict[str, Path]:
+    """hardware.yaml and the kernel and initrd that it names. Raises BuildError when one of them is absent."""
+    hardware = tree / "hardware.yaml"
+    if not hardware.is_file():
+        raise BuildError(
+            "no tarball has a hardware.yaml", resolution="give the device tarball too: it holds kernel and initrd"
+        )
+    described = yaml.safe_load(hardware.read_text("utf-8"))
+    found = {"hardware.yaml": hardware}
+    for key, name in (("kernel", "vmlinuz"), ("initrd", "initrd.img")):
+        inner = PurePosixPath(str((described or {}).get(key, "")))
+        path = (tree / inner).resolve()
+        if not path.is_file() or not path.is_relative_to(tree.resolve()):
+            raise BuildError(f"{key} {str(inner)!r} is not in the tarballs", where="hardware.yaml")
+        found[name] = path
+    return found
+
+
+def _gadget_content(gadget: Gadget, folder: Path, work: Path) -> dict[str, Path | None]:
+    content: dict[str, Path | None] = {}
+    copies = work / "gadget"
+    for structure in gadget.structures:
+        for item in structure.content:
+            source = folder / item.source
+            for path in _files(source) if source.is_dir() else [source]:
+                inner = PurePosixPath(item.target) / (path.relative_to(source).as_posix() if source.is_dir() else "")
+                copy = copies / inner
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                content[str(inner)] = Path(shutil.copyfile(path, copy))
+    return content
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _embed_grub(
+    image: Path, gadget: Gadget, layout: Layout, work: Path, identity: ImageIdentity, *, run: Run
+) -> None:
+    if identity.architecture == "amd64" and gadget.by_role("bios-boot"):
+        number = layout.by_role("system-boot").number
+        core = grub.core_image(number, work / "core.img", identity.epoch, run=run)
+        grub.embed(image, core, layout.by_role("bios-boot"))
+
+
+def _record(identity: ImageIdentity, part_names: Sequence[str]) -> str:
+    record = {"image": identity.model_dump(), "parts": list(part_names)}
+    return yaml.safe_dump(record, sort_keys=True)

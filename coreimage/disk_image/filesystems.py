@@ -1,0 +1,162 @@
+"""Filesystems inside a disk image file, made at their offset: no loop device, no mount, no root."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from coreimage.disk_image.layout import SECTOR_BYTES, ImageIdentity, Partition
+from coreimage.errors import BuildError
+from coreimage.process import Run, Sandbox
+
+_ROOT_INODE = 2
+_FIRST_INODE = 11
+"""The first that is not reserved (ext4 on-disk format, "special inodes"): lost+found."""
+
+# One sandbox for unpacking and mkfs, since owners, modes and file capabilities exist only inside it.
+_FILL = """
+umask 022
+trap 'rm -rf "$tree/system" "$tree/writable"' EXIT
+mkdir -p "$tree/system" "$tree/writable"
+for tar in "$@"; do
+    tar --extract --file "$tar" --directory "$tree" --numeric-owner --same-owner --preserve-permissions \
+        --delay-directory-restore --xattrs --xattrs-include='*'
+done
+find "$tree" -newermt "@$epoch" -exec touch --no-dereference --date "@$epoch" {} +
+$system
+$writable
+rm -rf "$tree/system" "$tree/writable"
+chown -R 0:0 "$tree"
+chmod -R u+rwX "$tree"
+"""
+
+
+def fill_ext4(
+    image: Path,
+    tars: Iterable[Path],
+    tree: Path,
+    system: Partition,
+    writable: Partition,
+    identity: ImageIdentity,
+    *,
+    run: Run,
+) -> None:
+    """Unpacks plain tars in order and makes the filesystems of slot a and `writable` from them.
+
+    What belongs to neither (`assets/`, `boot/`, `hardware.yaml`) is left in `tree`, owned by us.
+    """
+    with _settings(identity) as env:
+        script = _FILL.replace("$system", _quoted(mkfs_ext4(image, system, identity, tree / "system")))
+        script = script.replace("$writable", _quoted(mkfs_ext4(image, writable, identity, tree / "writable")))
+        script = f"tree={_quote(tree)}; epoch={identity.epoch}\n{script}"
+        run(["sh", "-eu", "-c", script, "fill", *(str(tar) for tar in tars)], sandbox=Sandbox.ROOT, env=env)
+    for partition in (system, writable):
+        fix_times(image, partition, identity, run=run)
+
+
+def empty_ext4(image: Path, partition: Partition, identity: ImageIdentity, *, run: Run) -> None:
+    with _settings(identity) as env:
+        run(mkfs_ext4(image, partition, identity), env=env)
+    fix_times(image, partition, identity, run=run)
+
+
+def mkfs_ext4(image: Path, partition: Partition, identity: ImageIdentity, source: Path | None = None) -> list[str]:
+    """The image is sparse and fresh, so inode tables and journal are zero already (`assume_storage_prezeroed`)."""
+    label = partition.structure.filesystem_label
+    extended = (
+        f"offset={partition.offset_bytes},hash_seed={identity.uuid(f'hash/{label}')},root_owner=0:0,"
+        "nodiscard,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1"
+    )
+    content = ["-d", str(source)] if source else []
+    blocks = f"{partition.size_bytes // 1024}k"
+    fixed = ["-q", "-F", "-t", "ext4", "-L", label, "-U", str(identity.uuid(f"filesystem/{label}")), "-E", extended]
+    return ["mke2fs", *fixed, *content, str(image), blocks]
+
+
+def fix_times(image: Path, partition: Partition, identity: ImageIdentity, *, run: Run) -> None:
+    """Sets the times that mke2fs takes from the build: ctime always, atime and crtime in some releases (1.47.0)."""
+    place = f"{image}?offset={partition.offset_bytes}"
+    used = used_inodes(run(["dumpe2fs", place]).output)
+    commands = "".join(
+        f"set_inode_field <{inode}> {field} @{identity.epoch}\n"
+        for inode in used
+        for field in ("atime", "ctime", "crtime")
+    )
+    debugfs(place, commands, identity.epoch, run=run)
+
+
+def debugfs(place: str, commands: str, epoch: int, *, run: Run) -> str:
+    """Runs a batch of writing commands. Raises BuildError with what it complains about: its status is always 0."""
+    env = {"E2FSPROGS_FAKE_TIME": str(epoch), "DEBUGFS_PAGER": "cat"}
+    output = run(["debugfs", "-w", "-f", "-", place], stdin=commands.encode(), env=env).output
+    complaints = [
+        line
+        for line in output.splitlines()
+        if not line.startswith(("debugfs:", "debugfs 1", "Allocated inode:")) and line.strip()
+    ]
+    if complaints:
+        raise BuildError(f"debugfs: {complaints[0]}", where=place)
+    return output
+
+
+def used_inodes(dump: str) -> Iterator[int]:
+    """The inodes in use, from what dumpe2fs prints of each group's free ones (`Free inodes: 13-8192, 9000`)."""
+    found = re.search(r"^Inode count:\s+(\d+)", dump, re.MULTILINE)
+    if not found:
+        raise BuildError("dumpe2fs gives no inode count", resolution="report this with the version of e2fsprogs")
+    free: set[int] = set()
+    for ranges in re.findall(r"^\s+Free inodes: (.*)$", dump, re.MULTILINE):
+        for start, stop in re.findall(r"(\d+)(?:-(\d+))?", ranges):
+            free.update(range(int(start), int(stop or start) + 1))
+    yield _ROOT_INODE
+    yield from (inode for inode in range(_FIRST_INODE, int(found[1]) + 1) if inode not in free)
+
+
+def make_fat(
+    image: Path, partition: Partition, content: Mapping[str, Path | None], identity: ImageIdentity, *, run: Run
+) -> None:
+    """FAT32 with `content`: path on the filesystem to a file, or to None for an empty folder."""
+    volume_id = identity.uuid("filesystem/system-boot").hex[:8]
+    label = partition.structure.filesystem_label
+    place = f"{image}@@{partition.offset_bytes}"
+    env = {"SOURCE_DATE_EPOCH": str(identity.epoch), "MTOOLS_SKIP_CHECK": "1"}
+    format_ = ["mkfs.vfat", "--invariant", "-F", "32", "-i", volume_id, "-n", label]
+    sectors = [f"--offset={partition.first}", str(image), str(partition.size_bytes // 1024)]
+    run([*format_, "-h", str(partition.first), "-S", str(SECTOR_BYTES), *sectors])
+    folders = sorted({str(parent) for name in content for parent in Path(name).parents if str(parent) != "."})
+    empty = sorted(name for name, source in content.items() if source is None)
+    run(["mmd", "-i", place, *(f"::{folder}" for folder in sorted({*folders, *empty}))], env=env)
+    for name, source in sorted(content.items()):
+        if source is not None:
+            os.utime(source, (identity.epoch, identity.epoch))
+            run(["mcopy", "-m", "-i", place, source, f"::{name}"], env=env)
+
+
+class _settings:  # noqa: N801
+    """The environment in which mke2fs makes the same bytes each time."""
+
+    def __init__(self, identity: ImageIdentity) -> None:
+        self._epoch = str(identity.epoch)
+        self._file = as_file(files("coreimage.disk_image") / "files" / "mke2fs.conf")
+
+    def __enter__(self) -> dict[str, str]:
+        path = self._file.__enter__()
+        return {
+            "MKE2FS_CONFIG": str(path),
+            "E2FSPROGS_FAKE_TIME": self._epoch,
+            "SOURCE_DATE_EPOCH": self._epoch,
+        }
+
+    def __exit__(self, *error: object) -> None:
+        self._file.__exit__(None, None, None)
+
+
+def _quoted(argv: Iterable[str]) -> str:
+    return " ".join(_quote(word) for word in argv)
+
+
+def _quote(word: object) -> str:
+    return "'" + str(word).replace("'", "'\\''") + "'"

@@ -1,0 +1,101 @@
+"""The GUID partition table as bytes (UEFI specification 2.10, §5.3)."""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from pathlib import Path
+
+from coreimage.disk_image.layout import SECTOR_BYTES, TABLE_SECTORS, ImageIdentity, Layout, Partition
+from coreimage.errors import VerificationError
+from coreimage.model import Value
+
+_ENTRIES, _ENTRY_BYTES = 128, 128
+_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+_ENTRY = struct.Struct("<16s16sQQQ72s")
+_SIGNATURE, _REVISION = b"EFI PART", 0x00010000
+
+
+class TableEntry(Value):
+    """One partition as a disk has it."""
+
+    name: str
+    type_guid: str
+    guid: str
+    first: int
+    last: int
+
+    @property
+    def offset_bytes(self) -> int:
+        return self.first * SECTOR_BYTES
+
+    @property
+    def size_bytes(self) -> int:
+        return (self.last - self.first + 1) * SECTOR_BYTES
+
+
+def table_bytes(layout: Layout, identity: ImageIdentity) -> tuple[bytes, bytes]:
+    """The first 34 sectors of the disk (without boot code) and its last 33."""
+    last_lba = layout.size_bytes // SECTOR_BYTES - 1
+    entries = b"".join(_entry(partition, identity) for partition in layout.partitions)
+    entries = entries.ljust(_ENTRIES * _ENTRY_BYTES, b"\0")
+    disk = identity.uuid("disk")
+    primary = _header(entries, disk, own=1, other=last_lba, entries_lba=2)
+    backup = _header(entries, disk, own=last_lba, other=1, entries_lba=last_lba - TABLE_SECTORS + 1)
+    return _protective_mbr(last_lba) + primary + entries, entries + backup
+
+
+def read_table(image: Path) -> tuple[TableEntry, ...]:
+    """The partitions of a disk image, in the order of its table. Raises VerificationError when it has no valid one."""
+    with image.open("rb") as file:
+        file.seek(SECTOR_BYTES)
+        header = file.read(SECTOR_BYTES)
+        entries = file.read(_ENTRIES * _ENTRY_BYTES)
+    fields = _HEADER.unpack_from(header)
+    if fields[0] != _SIGNATURE or fields[3] != _header_crc(header) or fields[13] != zlib.crc32(entries):
+        raise VerificationError("there is no valid GUID partition table", where=str(image))
+    found = (_ENTRY.unpack_from(entries, start) for start in range(0, len(entries), _ENTRY_BYTES))
+    return tuple(
+        TableEntry(
+            name=name.decode("utf-16-le").rstrip("\0"),
+            type_guid=str(uuid.UUID(bytes_le=kind)),
+            guid=str(uuid.UUID(bytes_le=guid)),
+            first=first,
+            last=last,
+        )
+        for kind, guid, first, last, _, name in found
+        if any(kind)
+    )
+
+
+def _entry(partition: Partition, identity: ImageIdentity) -> bytes:
+    structure = partition.structure
+    return _ENTRY.pack(
+        uuid.UUID(structure.type).bytes_le,
+        identity.uuid(f"partition/{structure.name}").bytes_le,
+        partition.first,
+        partition.last,
+        0,
+        structure.name.encode("utf-16-le"),
+    )
+
+
+def _header(entries: bytes, disk: uuid.UUID, *, own: int, other: int, entries_lba: int) -> bytes:
+    last_usable = max(own, other) - TABLE_SECTORS
+    first_usable = 2 + len(entries) // SECTOR_BYTES
+    fields = [own, other, first_usable, last_usable, disk.bytes_le, entries_lba, _ENTRIES, _ENTRY_BYTES]
+    blank = _HEADER.pack(_SIGNATURE, _REVISION, _HEADER.size, 0, 0, *fields, zlib.crc32(entries))
+    crc = zlib.crc32(blank)
+    return _HEADER.pack(_SIGNATURE, _REVISION, _HEADER.size, crc, 0, *fields, zlib.crc32(entries)).ljust(
+        SECTOR_BYTES, b"\0"
+    )
+
+
+def _header_crc(header: bytes) -> int:
+    return zlib.crc32(header[:16] + bytes(4) + header[20 : _HEADER.size])
+
+
+def _protective_mbr(last_lba: int) -> bytes:
+    entry = struct.pack("<B3sB3sII", 0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, min(last_lba, 0xFFFFFFFF))
+    return bytes(446) + entry + bytes(48) + b"\x55\xaa"

@@ -1,0 +1,89 @@
+"""GRUB without grub-install: images made by grub-mkimage, embedded where grub-bios-setup would put them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from coreimage.disk_image.layout import SECTOR_BYTES, Partition
+from coreimage.errors import BuildError, HostError
+from coreimage.model import Architecture
+from coreimage.process import Run
+
+FOLDER = "EFI/coreimage"
+"""On system-boot: grub.cfg, grubenv, and a/ and b/ with the kernels of the slots."""
+EFI_FILES: dict[Architecture, tuple[str, str]] = {
+    "amd64": ("x86_64-efi", "EFI/BOOT/BOOTX64.EFI"),
+    "arm64": ("arm64-efi", "EFI/BOOT/BOOTAA64.EFI"),
+}
+GRUBENV_BYTES = 1024
+_GRUBENV_HEADER = b"# GRUB Environment Block\n"
+_MODULES = (
+    "part_gpt fat ext2 normal configfile linux boot loadenv test echo serial terminal reboot halt ls cat search "
+    "search_label minicmd"
+).split()
+_BOOT_CODE_BYTES = 440
+_KERNEL_SECTOR_OFFSET = 0x5C
+"""In boot.img: 64-bit sector of core.img (GRUB_BOOT_MACHINE_KERNEL_SECTOR)."""
+_BLOCKLIST_OFFSET = 500
+"""In core.img's first sector: 64-bit sector of its second one."""
+_LIBRARY = Path("/usr/lib/grub")
+
+
+def grubenv(variables: Mapping[str, str]) -> bytes:
+    """GRUB's environment block: exactly 1024 bytes."""
+    lines = b"".join(f"{name}={value}\n".encode() for name, value in variables.items())
+    return (_GRUBENV_HEADER + lines).ljust(GRUBENV_BYTES, b"#")
+
+
+def parse_grubenv(block: bytes) -> dict[str, str]:
+    """The variables; none for anything that is not an environment block, as GRUB sees it."""
+    if len(block) != GRUBENV_BYTES or not block.startswith(_GRUBENV_HEADER):
+        return {}
+    lines = (line for line in block.decode(errors="replace").splitlines() if not line.startswith("#"))
+    return {name: value for name, found, value in (line.partition("=") for line in lines) if found}
+
+
+INITIAL_STATE = {"slot": "a", "trial": "", "tries": "0", "failed": ""}
+
+
+def efi_image(architecture: Architecture, target: Path, epoch: int, *, run: Run) -> Path:
+    """A GRUB for removable media: it finds its folder on the partition that the firmware loaded it from."""
+    platform, _ = EFI_FILES[architecture]
+    return _mkimage(platform, f"/{FOLDER}", [*_MODULES, "efi_gop"], target, epoch, run=run)
+
+
+def core_image(boot_partition: int, target: Path, epoch: int, *, run: Run) -> Path:
+    """A GRUB for BIOS: its folder is on partition `boot_partition` of the disk that it was read from."""
+    return _mkimage("i386-pc", f"(,gpt{boot_partition})/{FOLDER}", [*_MODULES, "biosdisk"], target, epoch, run=run)
+
+
+def embed(image: Path, core: Path, partition: Partition) -> None:
+    """Writes boot code into sector 0 and core.img into the BIOS boot partition. The table must be there already."""
+    content = bytearray(core.read_bytes())
+    if len(content) > partition.size_bytes:
+        raise BuildError(
+            f"core.img has {len(content)} bytes and its partition {partition.size_bytes}",
+            where=f"structure {partition.structure.name}",
+            resolution="make the structure larger in meta/gadget.yaml",
+        )
+    struct.pack_into("<Q", content, _BLOCKLIST_OFFSET, partition.first + 1)
+    boot = bytearray((_LIBRARY / "i386-pc" / "boot.img").read_bytes()[:_BOOT_CODE_BYTES])
+    struct.pack_into("<Q", boot, _KERNEL_SECTOR_OFFSET, partition.first)
+    with image.open("r+b") as file:
+        file.write(boot)
+        file.seek(partition.first * SECTOR_BYTES)
+        file.write(content)
+
+
+def _mkimage(platform: str, prefix: str, modules: list[str], target: Path, epoch: int, *, run: Run) -> Path:
+    if not (_LIBRARY / platform).is_dir():
+        raise HostError(
+            f"GRUB for {platform} is not installed",
+            where=str(_LIBRARY / platform),
+            resolution="run `make install`, or install grub-pc-bin and grub-efi-amd64-bin (grub-efi-arm64-bin)",
+        )
+    argv = ["grub-mkimage", "-O", platform, "-p", prefix, "-o", str(target), *modules]
+    run(argv, env={"SOURCE_DATE_EPOCH": str(epoch)})
+    return target
