@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from coreimage import boot_test as room
 from coreimage.model import BootReport, DiskImage, Firmware
+from coreimage.process import run, spawn
 from tasks.caching import artifact_task
+from tasks.raw_image import fetch_raw
 from tasks.site import Site
 
 
 @artifact_task(code=["coreimage.boot_test"])
 def boot_test(image: DiskImage, firmware: Firmware, *, site: Site) -> BootReport:
     """Raises BootError for an image that does not boot, so that only a pass is remembered."""
-    report = room.boot_test(image, firmware, store=site.store())
+    store = site.store()
+    with tempfile.TemporaryDirectory(prefix="boot-") as name:
+        work = Path(name)
+        raw = fetch_raw(image, work / "disk.img", store=store, run=run)
+        report = room.boot_test(
+            raw, image.raw_sha256, firmware, store=store, run=run, spawn=spawn, work_folder=work
+        )
     room.require_boot(report)
     return report

@@ -11,4 +11,8 @@ _CODE = ("coreimage.disk_image", "coreimage.client", "coreimage.tarball")
 
 @artifact_task(code=_CODE)
 def assemble_image(candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, *, site: Site) -> DiskImage:
+    return assemble_candidate(candidate, gadget, architecture, site)
+
+
+def assemble_candidate(candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, site: Site) -> DiskImage:
     raise NotImplementedError

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from coreimage.model import Value
-from coreimage.signing import Signer
+from coreimage.signing import GnupgSigner, Signer
 from coreimage.storage import Store, open_store
 
 
@@ -22,9 +22,7 @@ class Site(Value):
         return open_store(self.store_url)
 
     def signer(self) -> Signer:
-        from coreimage.signing.gnupg import open_keys  # noqa: PLC0415
-
-        return open_keys(Path(self.keys_folder))
+        return GnupgSigner(Path(self.keys_folder))
 
 
 def live_lines(program: str) -> Callable[[str], None]:
