@@ -1,0 +1,154 @@
+"""channels.json and index.json (system-image §2.1, §2.3), read strictly where it matters; unknown keys are ignored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from coreimage.client.errors import RepositoryError
+from coreimage.client.json_reader import (
+    as_array,
+    as_object,
+    base_name,
+    digest,
+    integer,
+    json_object,
+    text,
+    web_path,
+)
+
+CHANNELS_LIMIT_BYTES = 8 << 20
+INDEX_LIMIT_BYTES = 32 << 20
+VERSION_LIMIT = 65535
+"""Image versions and bases are 16 bits wide in the original client."""
+FILE_LIMIT_BYTES = 1 << 40
+_ORDER_LIMIT = 10_000
+
+
+@dataclass(frozen=True)
+class DeviceEntry:
+    """`index_sha256` is our own key: which bytes the index must have. `keyring` is (path, signature path)."""
+
+    index: str
+    index_sha256: str | None
+    keyring: tuple[str, str] | None
+    redirect: str | None
+
+
+@dataclass(frozen=True)
+class Channel:
+    name: str
+    devices: dict[str, DeviceEntry]
+    hidden: bool
+    alias: str | None
+    redirect: str | None
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """`path` and `signature` are as in the index: relative to the web root, or URLs."""
+
+    path: str
+    signature: str
+    sha256: str
+    size_bytes: int
+    order: int
+
+    @property
+    def name(self) -> str:
+        return base_name(self.path)
+
+
+@dataclass(frozen=True)
+class Image:
+    """`files` are in the order in which they are applied."""
+
+    version: int
+    type: Literal["full", "delta"]
+    base: int | None
+    version_detail: str
+    description: str
+    files: tuple[ImageFile, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """`channel` and `device` are our own keys: what the index was made for; None in trees of other servers."""
+
+    channel: str | None
+    device: str | None
+    images: tuple[Image, ...]
+
+
+def parse_channels(content: bytes, where: str) -> dict[str, Channel]:
+    return {name: _channel(name, value, where) for name, value in json_object(content, where).items()}
+
+
+def parse_index(content: bytes, where: str) -> Index:
+    document = json_object(content, where)
+    about = as_object(document.get("global"), "'global'", where)
+    images = as_array(document.get("images"), "'images'", where)
+    return Index(
+        _optional_text(about, "channel", where),
+        _optional_text(about, "device", where),
+        tuple(_image(as_object(value, "an image", where), where) for value in images),
+    )
+
+
+def _channel(name: str, value: object, where: str) -> Channel:
+    values = as_object(value, f"channel {name!r}", where)
+    devices = as_object(values.get("devices"), f"'devices' of channel {name!r}", where)
+    hidden = values.get("hidden", False)
+    if not isinstance(hidden, bool | int):
+        raise RepositoryError(f"'hidden' of channel {name!r} is not true or false", where=where)
+    return Channel(
+        name,
+        {device: _device(as_object(entry, f"device {device!r}", where), where) for device, entry in devices.items()},
+        bool(hidden),
+        _optional_text(values, "alias", where),
+        _optional_text(values, "redirect", where),
+    )
+
+
+def _device(values: dict[str, object], where: str) -> DeviceEntry:
+    keyring = None
+    if values.get("keyring") is not None:
+        paths = as_object(values["keyring"], "'keyring'", where)
+        keyring = (web_path(paths, "path", where), web_path(paths, "signature", where))
+    return DeviceEntry(
+        web_path(values, "index", where),
+        digest(values, "index_sha256", where) if "index_sha256" in values else None,
+        keyring,
+        _optional_text(values, "redirect", where),
+    )
+
+
+def _image(values: dict[str, object], where: str) -> Image:
+    kind = text(values, "type", where)
+    if kind not in {"full", "delta"}:
+        raise RepositoryError(f"an image is of the unknown type {kind!r}", where=where)
+    files = [_file(as_object(f, "a file", where), where) for f in as_array(values.get("files"), "'files'", where)]
+    if not files or len({file.name for file in files}) != len(files):
+        raise RepositoryError("an image has no files, or two of the same name", where=where)
+    return Image(
+        integer(values, "version", where, high=VERSION_LIMIT),
+        "full" if kind == "full" else "delta",
+        integer(values, "base", where, high=VERSION_LIMIT) if kind == "delta" else None,
+        text(values, "version_detail", where, default=""),
+        text(values, "description", where, default=""),
+        tuple(sorted(files, key=lambda file: (file.order, file.name))),
+    )
+
+
+def _file(values: dict[str, object], where: str) -> ImageFile:
+    return ImageFile(
+        web_path(values, "path", where),
+        web_path(values, "signature", where),
+        digest(values, "checksum", where),
+        integer(values, "size", where, high=FILE_LIMIT_BYTES),
+        integer(values, "order", where, high=_ORDER_LIMIT, default=0),
+    )
+
+
+def _optional_text(values: dict[str, object], key: str, where: str) -> str | None:
+    return None if values.get(key) is None else text(values, key, where)

@@ -1,0 +1,95 @@
+"""A system-image tree as `flash` and `query` see it: the client with our downloads and gpgv under it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from coreimage.client import DownloadError, NotPresentError, Session, SignatureError
+from coreimage.client.errors import ClientError
+from coreimage.client.session import CHANNELS
+from coreimage.errors import InfrastructureError, NotFoundError, VerificationError
+from coreimage.http import Fetch
+from coreimage.process import Run
+from coreimage.process import run as run_process
+from coreimage.signing import open_inline, verify_detached
+
+
+class FetchWeb:
+    """The files below `base_url` (http, https or file), as the client wants them."""
+
+    def __init__(self, base_url: str, fetch: Fetch) -> None:
+        self._base_url, self._fetch = base_url.rstrip("/"), fetch
+
+    def read(self, path: str, limit_bytes: int) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="document-") as folder, _as_client_errors(path):
+            return self._fetch(self._url(path), Path(folder) / "document", limit_bytes=limit_bytes).read_bytes()
+
+    def download(self, path: str, target: Path, sha256: str, size_bytes: int) -> None:
+        with _as_client_errors(path):
+            self._fetch(self._url(path), target, sha256=sha256, size_bytes=size_bytes)
+
+    def _url(self, path: str) -> str:
+        if path.startswith(("http://", "https://")):
+            return path
+        return f"{self._base_url}/{path.lstrip('/')}"
+
+
+class GpgvVerify:
+    def __init__(self, run: Run = run_process) -> None:
+        self._run = run
+
+    def detached(
+        self, content: bytes | Path, signature: bytes, keyrings: Sequence[bytes], refused: Collection[str], where: str
+    ) -> None:
+        with _as_client_errors(where):
+            verify_detached(content, signature, keyrings, refused=refused, where=where, run=self._run)
+
+    def inline(self, message: bytes, keyrings: Sequence[bytes], refused: Collection[str], where: str) -> bytes:
+        with _as_client_errors(where):
+            return open_inline(message, keyrings, refused=refused, where=where, run=self._run)[1]
+
+
+def open_server(
+    url: str,
+    archive_master: bytes,
+    *,
+    fetch: Fetch,
+    run: Run = run_process,
+    now: Callable[[], float] = time.time,
+    channels_path: str = CHANNELS,
+) -> Session:
+    """A session with the tree at `url`; use it inside `client_errors()`."""
+    return Session(FetchWeb(url, fetch), GpgvVerify(run), archive_master, now, channels_path=channels_path)
+
+
+@contextmanager
+def client_errors() -> Iterator[None]:
+    """Errors of the client become ours: VerificationError, NotFoundError, InfrastructureError."""
+    try:
+        yield
+    except NotPresentError as error:
+        raise NotFoundError(
+            error.problem, where=error.where, resolution="list what there is: `coreimage query --list-channels`"
+        ) from error
+    except DownloadError as error:
+        raise InfrastructureError(error.problem, where=error.where, resolution="try again") from error
+    except ClientError as error:
+        raise VerificationError(
+            error.problem, where=error.where, resolution="do not use this server until its publisher has mended it"
+        ) from error
+
+
+@contextmanager
+def _as_client_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except VerificationError as error:
+        raise SignatureError(error.problem, where=where) from error
+    except NotFoundError as error:
+        raise NotPresentError(error.problem, where=where) from error
+    except InfrastructureError as error:
+        raise DownloadError(error.problem, where=where) from error

@@ -1,0 +1,43 @@
+"""Where things stand below `system-image/` in the store, which is the web root that devices know (system-image §1.1)."""
+
+from __future__ import annotations
+
+ROOT = "system-image/"
+CHANNELS = "channels.json"
+CHANNELS_SIGNED = "channels.json.gpg"
+"""The truth about channels: one signed object, moved by compare-and-swap. The pair beside it is derived from it."""
+IMPORT_CACHE = "import-cache/"
+"""Outside the web root: which pool file was made from which input."""
+
+
+def key(path: str) -> str:
+    """The store's key of a path on the web, server-absolute or relative."""
+    return ROOT + path.lstrip("/")
+
+
+def pool(prefix: str, sha256: str) -> str:
+    return f"/pool/{prefix}-{sha256}.tar.xz"
+
+
+def keyring(kind: str) -> str:
+    return f"/gpg/{kind}.tar.xz"
+
+
+def version_tarball(channel: str, device: str, version: int) -> str:
+    return f"/{channel}/{device}/version-{version}.tar.xz"
+
+
+def version_sidecar(channel: str, device: str, version: int) -> str:
+    return f"/{channel}/{device}/version-{version}.json"
+
+
+def index(channel: str, device: str, sha256: str) -> str:
+    return f"/{channel}/{device}/index-{sha256}.json"
+
+
+def plain_index(channel: str, device: str) -> str:
+    return f"/{channel}/{device}/index.json"
+
+
+def candidate_channels(channel: str, device: str, version: int) -> str:
+    return f"/{channel}/{device}/candidates/{version}/channels.json.gpg"

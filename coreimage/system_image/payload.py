@@ -1,0 +1,133 @@
+"""Pool files: recompressed payloads, named by the digest of what they hold, signed by image-signing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+import tempfile
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from coreimage.errors import ConflictError, NotFoundError, VerificationError
+from coreimage.model import JSON, OPENPGP_SIGNATURE, TAR_XZ, Architecture, ArtifactRef
+from coreimage.process import Run
+from coreimage.signing import Role, Signer
+from coreimage.storage import Store, fetch_blob
+from coreimage.system_image import layout
+from coreimage.system_image.customise import customise_rootfs, unpack_gzip
+from coreimage.system_image.documents import Document, json_bytes
+
+log = structlog.get_logger("coreimage.system_image")
+
+IMPORTER_VERSION = 1
+"""Raise it when the same input gives other bytes: it is part of the cache key."""
+Compression = Literal["fast", "small"]
+Kind = Literal["ubuntu", "device"]
+
+# A pinned block size and thread count make the bytes independent of the machine's cores.
+_XZ = {
+    "fast": ("--block-size=16MiB", "--lzma2=preset=2"),
+    "small": ("--block-size=192MiB", "--lzma2=preset=9"),
+}
+_X86_FILTER: tuple[str, ...] = ("--x86",)
+
+
+def payload(
+    kind: Kind,
+    source: ArtifactRef,
+    architecture: Architecture,
+    *,
+    compression: Compression,
+    store: Store,
+    signer: Signer,
+    run: Run,
+) -> ArtifactRef:
+    """The signed pool file made of `source`: made now, or found when the same was made before.
+
+    The pool file, its signature and its sidecar are in the store when this returns.
+    """
+    recipe = {
+        "importer": IMPORTER_VERSION,
+        "kind": kind,
+        "architecture": architecture,
+        "compression": compression,
+        "source": source.sha256,
+    }
+    cached = f"{layout.IMPORT_CACHE}{hashlib.sha256(json_bytes(recipe)).hexdigest()}.json"
+    found = _cached(store, cached)
+    if found is not None:
+        log.info("pool file reused", path=found.uri)
+        return found
+    with tempfile.TemporaryDirectory(prefix="import-") as folder:
+        made = _make(kind, source, Path(folder), _filters(architecture) + _XZ[compression], store, run)
+        ref = _to_pool(kind, made, store)
+        put_signature(store, ref.uri, signer.detached_file(Role.IMAGE_SIGNING, made))
+    put_sidecar(store, signer, ref.uri.replace(".tar.xz", ".json"), {"generator": f"coreimage-{kind}", **recipe})
+    store.put_bytes(cached, ref.model_dump_json().encode(), media_type=JSON)
+    log.info("pool file made", path=ref.uri, size_bytes=ref.size_bytes)
+    return ref
+
+
+def put_signature(store: Store, signed_key: str, signature: bytes) -> None:
+    """Keeps one that is there: signatures differ from run to run, and both are good."""
+    with suppress(ConflictError):
+        store.put_bytes(f"{signed_key}.asc", signature, media_type=OPENPGP_SIGNATURE, if_absent=True)
+
+
+def put_sidecar(store: Store, signer: Signer, sidecar_key: str, document: Document) -> None:
+    content = json_bytes(document)
+    with suppress(ConflictError):
+        store.put_bytes(sidecar_key, content, media_type=JSON, if_absent=True)
+    if store.head(f"{sidecar_key}.asc") is None:
+        with store.open(sidecar_key) as file:
+            put_signature(store, sidecar_key, signer.detached(Role.IMAGE_SIGNING, file.read()))
+
+
+def _make(kind: Kind, source: ArtifactRef, folder: Path, options: tuple[str, ...], store: Store, run: Run) -> Path:
+    packed = fetch_blob(store, source, folder / "source.tar.gz")
+    plain, made = folder / "plain.tar", folder / "made.tar.xz"
+    try:
+        if kind == "ubuntu":
+            customise_rootfs(packed, plain)
+        else:
+            unpack_gzip(packed, plain)
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise VerificationError(
+            f"not a tar.gz: {error}", where=source.uri, resolution="build it again, and publish that build"
+        ) from error
+    packed.unlink()
+    with plain.open("rb") as file, made.open("wb") as output:
+        command = ["xz", "--compress", "--stdout", "--format=xz", "--check=crc64", "--threads=2", *options]
+        run(command, stdin=file, stdout=output)
+    return made
+
+
+def _filters(architecture: Architecture) -> tuple[str, ...]:
+    """The arm64 filter is younger (xz 5.4) than many decoders of 2015's clients."""
+    return _X86_FILTER if architecture == "amd64" else ()
+
+
+def _to_pool(kind: Kind, made: Path, store: Store) -> ArtifactRef:
+    with made.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    uri = layout.key(layout.pool(kind, sha256))
+    with suppress(ConflictError):
+        store.put_file(uri, made, media_type=TAR_XZ, if_absent=True)
+    return ArtifactRef(uri=uri, sha256=sha256, size_bytes=made.stat().st_size, media_type=TAR_XZ)
+
+
+def _cached(store: Store, key: str) -> ArtifactRef | None:
+    """A cached pool file that is still there, whole and signed."""
+    try:
+        with store.open(key) as file:
+            ref = ArtifactRef.model_validate(json.loads(file.read()))
+    except (NotFoundError, ValueError):
+        return None
+    found = store.head(ref.uri)
+    whole = found is not None and found.size_bytes == ref.size_bytes
+    return ref if whole and store.head(f"{ref.uri}.asc") is not None else None
