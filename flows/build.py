@@ -119,11 +119,21 @@ class Build:
 
     def device(self, device: str, published: PublishedBuild) -> DeviceResult:
         """Candidate, image, boots; and only then the channel moves."""
-        candidate = self.steps.take(system_image.import_build, published, self.channel, device, site=self.site)
+        candidate = self.candidate(device, published)
         image = self.image(candidate)
         boots = self.boots(image)
         release = self.steps.take(system_image.release_candidate, candidate, site=self.site)
         return DeviceResult(device=device, candidate=candidate, image=image, boots=boots, release=release)
+
+    def candidate(self, device: str, published: PublishedBuild) -> Candidate:
+        """The channel's next version. A remembered one that the channel has left behind is history: when an older
+        build comes back, it comes as a new version."""
+        arguments = published, self.channel, device, self.config.description, self.config.compression
+        candidate = self.steps.take(system_image.import_build, *arguments, site=self.site)
+        if candidate.version >= system_image.newest_version(self.channel, device, self.site):
+            return candidate
+        anew = system_image.import_build.with_options(refresh_cache=True)
+        return self.steps.take(anew, *arguments, site=self.site)
 
     def image(self, candidate: Candidate) -> DiskImage:
         device = self.project.config.devices[candidate.device]

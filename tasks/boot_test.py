@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 
 from coreimage import boot_test as room
+from coreimage import disk_image
 from coreimage.model import BootReport, DiskImage, Firmware
 from coreimage.process import run, spawn
 from tasks.caching import artifact_task
-from tasks.raw_image import fetch_raw
 from tasks.site import Site
 
 
@@ -19,7 +19,7 @@ def boot_test(image: DiskImage, firmware: Firmware, *, site: Site) -> BootReport
     store = site.store()
     with tempfile.TemporaryDirectory(prefix="boot-") as name:
         work = Path(name)
-        raw = fetch_raw(image, work / "disk.img", store=store, run=run)
+        raw = disk_image.fetch_image(image, work / "disk.img", store=store)
         report = room.boot_test(
             raw, image.raw_sha256, firmware, store=store, run=run, spawn=spawn, work_folder=work
         )

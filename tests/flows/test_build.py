@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
-import tasks.boot_test
 from coreimage import boot_test, disk_image, http, rootfs, system_image
 from coreimage.errors import BootError, NotFoundError
 from coreimage.model import (
@@ -35,6 +34,7 @@ from coreimage.storage import Store, open_store, put_blob_bytes, read_blob
 from flows.build import build_channel
 from flows.result import BuildResult
 from tasks import disk_image as images
+from tasks import system_image as channels
 from tasks.site import Site
 
 CHANNEL = "tiny/1/edge"
@@ -123,6 +123,10 @@ class Rooms:
             files=(PublishedFile(name="rootfs", artifact=published.files[0].artifact),),
         )
 
+    def newest(self, channel: str, device: str, site: Site) -> int:
+        found = self.store.head("system-image/channels.json")
+        return int((Path(self.store.url[7:]) / found.key).read_text()) if found else 0
+
     def release(self, candidate: Candidate, **effects: Any) -> Release:
         self.calls.append("release")
         self.store.put_bytes("system-image/channels.json", str(candidate.version).encode(), media_type=JSON)
@@ -189,10 +193,13 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "import_build": rooms.candidate,
             "release_candidate": rooms.release,
         },
-        disk_image: {"pack_gadget": lambda folder, **k: rooms.blob("gadget")},
+        disk_image: {
+            "pack_gadget": lambda folder, **k: rooms.blob("gadget"),
+            "fetch_image": lambda image, target, **k: target,
+        },
         boot_test: {"boot_test": rooms.boot, "require_boot": require_boot},
+        channels: {"newest_version": rooms.newest},
         images: {"assemble_candidate": rooms.image},
-        tasks.boot_test: {"fetch_raw": lambda image, target, **k: target},
         Site: {"signer": lambda self: Signer()},
         http: {"fetch": None},
     }
@@ -253,6 +260,17 @@ def test_a_changed_archive_is_planned_from_the_last_lock(build: Callable[..., Bu
     assert rooms.calls[:2] == ["probe", "plan core after another"]
     assert second.devices[0].release.version == 2
     assert second.published.build_id == f"{first.published.build_id}.1"
+
+
+def test_an_older_build_comes_back_as_a_new_version(build: Callable[..., BuildResult], rooms: Rooms) -> None:
+    first = build()
+    rooms.suite = "2" * 64
+    build()
+    rooms.suite = "1" * 64
+    third = build()
+    assert third.published == first.published
+    assert third.devices[0].release.version == 3
+    assert rooms.calls == ["probe", "import", "assemble", "boot bios", "boot uefi", "release"]
 
 
 def test_refresh_does_everything_anew(build: Callable[..., BuildResult], rooms: Rooms) -> None:
