@@ -8,7 +8,6 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
-from coreimage.errors import ConflictError
 from coreimage.model import PublishedFile
 from coreimage.system_image import layout
 
@@ -69,16 +68,6 @@ def channels_with(channels: Document, channel: str, device: str, index_sha256: s
 def newest_version(images: Sequence[Document]) -> int:
     """0 when there are none."""
     return max((image["version"] for image in images), default=VERSION_BASE - 1)
-
-
-def check_version(version: int, where: str) -> int:
-    if version > VERSION_LIMIT:
-        raise ConflictError(
-            f"version {version} is more than clients can read ({VERSION_LIMIT})",
-            where=where,
-            resolution="publish to a new channel",
-        )
-    return version
 
 
 def _web_path(file: PublishedFile) -> str:

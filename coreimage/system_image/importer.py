@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -19,15 +20,15 @@ from coreimage.signing import Role, Signer, verify_detached
 from coreimage.storage import Store, read_blob
 from coreimage.system_image import layout
 from coreimage.system_image.documents import (
+    VERSION_LIMIT,
     Document,
-    check_version,
     generated_at,
     image_entry,
     index_with,
     json_bytes,
     newest_version,
 )
-from coreimage.system_image.payload import IMPORTER_VERSION, Compression, payload, put_signature
+from coreimage.system_image.payload import IMPORTER_VERSION, Compression, Kind, payload, put_signature
 from coreimage.system_image.tree import put_candidate_channels, put_index, read_channels, read_images
 from coreimage.system_image.version_tarball import Server, version_tarball
 
@@ -52,42 +53,32 @@ def import_build(
     Raises VerificationError when the build's checksums are not signed by cdimage or do not list what it holds,
     NotFoundError when it lacks a file for `device`, ConflictError when the version numbers are used up.
     """
-    architecture = architecture_of(device)
     rootfs, raw_device = select_files(published, device)
     _verify_build(published, (rootfs, raw_device), store, signer)
+    recipe = {"description": description, "compression": compression, "server": server.model_dump()}
+    identity = _identity(published, rootfs, raw_device, recipe)
+    place = _Place(channel, device, store, signer)
     images = read_images(store, read_channels(store, signer).document, channel, device)
-    reserved = _reserve(
-        _identity(published, rootfs, raw_device, description, compression, server),
-        channel,
-        device,
-        published.build_id,
-        newest_version(images),
-        generated_at(now()),
-        store,
-    )
-    version, detail = reserved["version"], reserved["channel.ini"]["version_detail"]
-    pool = {
-        kind: payload(kind, file.artifact, architecture, compression=compression, store=store, signer=signer, run=run)
-        for kind, file in (("ubuntu", rootfs), ("device", raw_device))
-    }
-    tarball = _put_version(channel, device, version, detail, _epoch(published.build_id), server, store, signer)
-    _sign_reservation(reserved, channel, device, store, signer)
-    files = tuple(_named(ref) for ref in (pool["ubuntu"], pool["device"], tarball))
-    before = [image for image in images if image["version"] < version]
-    entry = image_entry(version, detail, description, files)
-    index = put_index(
-        store, signer, channel, device, index_with(before, entry, channel, device, reserved["generated_at"])
-    )
-    channels = put_candidate_channels(store, signer, channel, device, version, index)
-    log.info("candidate made", channel=channel, device=device, version=version, build_id=published.build_id)
+    reserved = _reserve(place, identity, published.build_id, newest_version(images), generated_at(now()))
+    detail = reserved["channel.ini"]["version_detail"]
+
+    def pool(kind: Kind, file: PublishedFile) -> ArtifactRef:
+        architecture = architecture_of(device)
+        return payload(kind, file.artifact, architecture, compression=compression, store=store, signer=signer, run=run)
+
+    payloads = [pool("ubuntu", rootfs), pool("device", raw_device)]
+    version = _put_version(place, reserved, server, _epoch(published.build_id))
+    files = tuple(_named(ref) for ref in (*payloads, version))
+    candidate = _put_documents(place, reserved, images, image_entry(reserved["version"], detail, description, files))
+    log.info("candidate made", channel=channel, device=device, version=reserved["version"], build=published.build_id)
     return Candidate(
         channel=channel,
         device=device,
-        version=version,
+        version=reserved["version"],
         version_detail=detail,
         build_id=published.build_id,
-        index=index,
-        channels=channels,
+        index=candidate[0],
+        channels=candidate[1],
         files=files,
     )
 
@@ -136,77 +127,103 @@ def _verify_build(published: PublishedBuild, files: Sequence[PublishedFile], sto
             )
 
 
-def _identity(
-    published: PublishedBuild,
-    rootfs: PublishedFile,
-    raw_device: PublishedFile,
-    description: str,
-    compression: Compression,
-    server: Server,
-) -> str:
+def _identity(published: PublishedBuild, rootfs: PublishedFile, raw_device: PublishedFile, recipe: Document) -> str:
     """All that a version's bytes depend on, its number and place aside."""
     inputs = {
         "importer": IMPORTER_VERSION,
         "build": published.build_id,
         "rootfs": rootfs.artifact.sha256,
         "device": raw_device.artifact.sha256,
-        "description": description,
-        "compression": compression,
-        "server": server.model_dump(),
+        **recipe,
     }
     return hashlib.sha256(json_bytes(inputs)).hexdigest()
 
 
-def _reserve(identity: str, channel: str, device: str, build_id: str, newest: int, at: str, store: Store) -> Document:
-    """Takes the first number from `newest` on that is free or was taken by the same inputs.
+def _reserve(place: _Place, identity: str, build_id: str, newest: int, at: str) -> Document:
+    """The first number after `newest` that is free or was taken by the same inputs.
 
-    The newest released number is tried too, so that importing what is released already makes no second version.
+    Released inputs keep their number: importing the newest version again makes no second one.
     """
-    version = max(newest, 1)
-    while True:
-        check_version(version, f"{channel} {device}")
-        mine = _reservation(identity, channel, device, version, build_id, at)
-        held = _take(store, layout.key(layout.version_sidecar(channel, device, version)), mine)
-        if held["identity"] == identity:
+    released = _reservation(place, newest) if newest else None
+    if released is not None and released.get("identity") == identity:
+        return released
+    for version in range(newest + 1, VERSION_LIMIT + 1):
+        held = _take(place, version, identity, build_id, at)
+        if held.get("identity") == identity:
             return held
-        version += 1
+    raise ConflictError(
+        f"the version numbers that clients can read end at {VERSION_LIMIT}",
+        where=f"{place.channel} {place.device}",
+        resolution="publish to a new channel",
+    )
 
 
-def _reservation(identity: str, channel: str, device: str, version: int, build_id: str, at: str) -> Document:
-    """The version's sidecar (system-image §2.8), which doubles as the claim on its number."""
+def _take(place: _Place, version: int, identity: str, build_id: str, at: str) -> Document:
+    """What holds the number: the version's sidecar (system-image §2.8), which doubles as the claim on it."""
     detail = f"ubuntu={build_id},raw-device={build_id},version={version}"
-    return {
+    mine = {
         "generator": "version",
         "version": version,
         "version_detail": f"version={version}",
-        "channel.ini": {"channel": channel, "device": device, "version": str(version), "version_detail": detail},
+        "channel.ini": {
+            "channel": place.channel,
+            "device": place.device,
+            "version": str(version),
+            "version_detail": detail,
+        },
         "identity": identity,
         "generated_at": at,
     }
-
-
-def _take(store: Store, key: str, mine: Document) -> Document:
     with suppress(ConflictError):
-        store.put_bytes(key, json_bytes(mine), media_type=JSON, if_absent=True)
+        place.store.put_bytes(place.sidecar(version), json_bytes(mine), media_type=JSON, if_absent=True)
         return mine
-    with store.open(key) as file:
-        held: Document = json.loads(file.read())
+    return _reservation(place, version) or {}
+
+
+def _reservation(place: _Place, version: int) -> Document | None:
+    try:
+        with place.store.open(place.sidecar(version)) as file:
+            held: Document = json.loads(file.read())
+    except NotFoundError:
+        return None
     return held
 
 
-def _sign_reservation(reserved: Document, channel: str, device: str, store: Store, signer: Signer) -> None:
-    key = layout.key(layout.version_sidecar(channel, device, reserved["version"]))
-    put_signature(store, key, signer.detached(Role.IMAGE_SIGNING, json_bytes(reserved)))
+def _put_version(place: _Place, reserved: Document, server: Server, mtime: int) -> ArtifactRef:
+    version, detail = reserved["version"], reserved["channel.ini"]["version_detail"]
+    content = version_tarball(place.channel, place.device, version, detail, server=server, mtime=mtime)
+    key = layout.key(layout.version_tarball(place.channel, place.device, version))
+    put_signature(place.store, key, place.signer.detached(Role.IMAGE_SIGNING, content))
+    place.store.put_bytes(key, content, media_type=TAR_XZ)
+    put_signature(place.store, place.sidecar(version), place.signer.detached(Role.IMAGE_SIGNING, json_bytes(reserved)))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ArtifactRef(uri=key, sha256=sha256, size_bytes=len(content), media_type=TAR_XZ)
 
 
-def _put_version(
-    channel: str, device: str, version: int, detail: str, mtime: int, server: Server, store: Store, signer: Signer
-) -> ArtifactRef:
-    content = version_tarball(channel, device, version, detail, server=server, mtime=mtime)
-    key = layout.key(layout.version_tarball(channel, device, version))
-    put_signature(store, key, signer.detached(Role.IMAGE_SIGNING, content))
-    store.put_bytes(key, content, media_type=TAR_XZ)
-    return ArtifactRef(uri=key, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), media_type=TAR_XZ)
+def _put_documents(
+    place: _Place, reserved: Document, images: list[Document], entry: Document
+) -> tuple[ArtifactRef, ArtifactRef]:
+    """The candidate's index, and the channels document that names nothing else."""
+    before = [image for image in images if image["version"] < reserved["version"]]
+    document = index_with(before, entry, place.channel, place.device, reserved["generated_at"])
+    index = put_index(place.channel, place.device, document, store=place.store, signer=place.signer)
+    channels = put_candidate_channels(
+        place.channel, place.device, reserved["version"], index, store=place.store, signer=place.signer
+    )
+    return index, channels
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is published where, and with what."""
+
+    channel: str
+    device: str
+    store: Store
+    signer: Signer
+
+    def sidecar(self, version: int) -> str:
+        return layout.key(layout.version_sidecar(self.channel, self.device, version))
 
 
 def _epoch(build_id: str) -> int:

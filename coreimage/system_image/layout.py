@@ -1,4 +1,4 @@
-"""Where things stand below `system-image/` in the store, which is the web root that devices know (system-image §1.1)."""
+"""Where things stand below `system-image/` in the store, the web root that devices know (system-image §1.1)."""
 
 from __future__ import annotations
 

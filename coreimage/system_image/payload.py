@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 import tempfile
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import structlog
 
-from coreimage.errors import ConflictError, NotFoundError, VerificationError
+from coreimage.errors import ConflictError, NotFoundError
 from coreimage.model import JSON, OPENPGP_SIGNATURE, TAR_XZ, Architecture, ArtifactRef
 from coreimage.process import Run
 from coreimage.signing import Role, Signer
@@ -21,6 +19,7 @@ from coreimage.storage import Store, fetch_blob
 from coreimage.system_image import layout
 from coreimage.system_image.customise import customise_rootfs, unpack_gzip
 from coreimage.system_image.documents import Document, json_bytes
+from coreimage.tarball import XzFilter, compress_xz
 
 log = structlog.get_logger("coreimage.system_image")
 
@@ -29,12 +28,7 @@ IMPORTER_VERSION = 1
 Compression = Literal["fast", "small"]
 Kind = Literal["ubuntu", "device"]
 
-# A pinned block size and thread count make the bytes independent of the machine's cores.
-_XZ = {
-    "fast": ("--block-size=16MiB", "--lzma2=preset=2"),
-    "small": ("--block-size=192MiB", "--lzma2=preset=9"),
-}
-_X86_FILTER: tuple[str, ...] = ("--x86",)
+_PRESETS: dict[Compression, int] = {"fast": 2, "small": 9}
 
 
 def payload(
@@ -64,7 +58,10 @@ def payload(
         log.info("pool file reused", path=found.uri)
         return found
     with tempfile.TemporaryDirectory(prefix="import-") as folder:
-        made = _make(kind, source, Path(folder), _filters(architecture) + _XZ[compression], store, run)
+        plain = _customised(kind, fetch_blob(store, source, Path(folder) / "source.tar.gz"))
+        made = compress_xz(
+            plain, Path(folder) / "made.tar.xz", run=run, preset=_PRESETS[compression], filters=_filter(architecture)
+        )
         ref = _to_pool(kind, made, store)
         put_signature(store, ref.uri, signer.detached_file(Role.IMAGE_SIGNING, made))
     put_sidecar(store, signer, ref.uri.replace(".tar.xz", ".json"), {"generator": f"coreimage-{kind}", **recipe})
@@ -88,28 +85,19 @@ def put_sidecar(store: Store, signer: Signer, sidecar_key: str, document: Docume
             put_signature(store, sidecar_key, signer.detached(Role.IMAGE_SIGNING, file.read()))
 
 
-def _make(kind: Kind, source: ArtifactRef, folder: Path, options: tuple[str, ...], store: Store, run: Run) -> Path:
-    packed = fetch_blob(store, source, folder / "source.tar.gz")
-    plain, made = folder / "plain.tar", folder / "made.tar.xz"
-    try:
-        if kind == "ubuntu":
-            customise_rootfs(packed, plain)
-        else:
-            unpack_gzip(packed, plain)
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise VerificationError(
-            f"not a tar.gz: {error}", where=source.uri, resolution="build it again, and publish that build"
-        ) from error
+def _customised(kind: Kind, packed: Path) -> Path:
+    plain = packed.with_name("plain.tar")
+    if kind == "ubuntu":
+        customise_rootfs(packed, plain)
+    else:
+        unpack_gzip(packed, plain)
     packed.unlink()
-    with plain.open("rb") as file, made.open("wb") as output:
-        command = ["xz", "--compress", "--stdout", "--format=xz", "--check=crc64", "--threads=2", *options]
-        run(command, stdin=file, stdout=output)
-    return made
+    return plain
 
 
-def _filters(architecture: Architecture) -> tuple[str, ...]:
-    """The arm64 filter is younger (xz 5.4) than many decoders of 2015's clients."""
-    return _X86_FILTER if architecture == "amd64" else ()
+def _filter(architecture: Architecture) -> XzFilter:
+    """The arm64 filter is younger (xz 5.4) than the decoders of 2015's clients."""
+    return XzFilter.X86 if architecture == "amd64" else XzFilter.NONE
 
 
 def _to_pool(kind: Kind, made: Path, store: Store) -> ArtifactRef:

@@ -39,9 +39,9 @@ def release_candidate(candidate: Candidate, *, store: Store, signer: Signer, now
         if images != document["images"][:-1]:
             at = generated_at(now())
             document = index_with(images, image, candidate.channel, candidate.device, at)
-        index = put_index(store, signer, candidate.channel, candidate.device, document)
+        index = put_index(candidate.channel, candidate.device, document, store=store, signer=signer)
         try:
-            move_channel(store, signer, current, candidate.channel, candidate.device, index)
+            move_channel(current, candidate.channel, candidate.device, index, store=store, signer=signer)
         except ConflictError:
             continue
         log.info("released", channel=candidate.channel, device=candidate.device, version=candidate.version)

@@ -56,7 +56,7 @@ def read_images(store: Store, channels: Document, channel: str, device: str) -> 
 
 
 def move_channel(
-    store: Store, signer: Signer, current: Channels, channel: str, device: str, index: ArtifactRef
+    current: Channels, channel: str, device: str, index: ArtifactRef, *, store: Store, signer: Signer
 ) -> None:
     """Raises ConflictError when the channels document is no longer `current`."""
     content = json_bytes(channels_with(current.document, channel, device, index.sha256))
@@ -65,7 +65,7 @@ def move_channel(
     store.put_bytes(layout.key(layout.CHANNELS_SIGNED), message, media_type=OPENPGP_MESSAGE, **condition)
 
 
-def put_index(store: Store, signer: Signer, channel: str, device: str, document: Document) -> ArtifactRef:
+def put_index(channel: str, device: str, document: Document, *, store: Store, signer: Signer) -> ArtifactRef:
     """Signature first: an index that is there can be verified."""
     content = json_bytes(document)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -77,7 +77,7 @@ def put_index(store: Store, signer: Signer, channel: str, device: str, document:
 
 
 def put_candidate_channels(
-    store: Store, signer: Signer, channel: str, device: str, version: int, index: ArtifactRef
+    channel: str, device: str, version: int, index: ArtifactRef, *, store: Store, signer: Signer
 ) -> ArtifactRef:
     """A channels document of nothing but this candidate; one that says the same is kept."""
     key = layout.key(layout.candidate_channels(channel, device, version))

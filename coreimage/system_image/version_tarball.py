@@ -8,6 +8,7 @@ import tarfile
 
 from coreimage.errors import UsageError
 from coreimage.model import Value
+from coreimage.tarball import TarWriter, directory, regular, symlink
 
 
 class Server(Value):
@@ -23,16 +24,15 @@ def version_tarball(
 ) -> bytes:
     """The bytes of `version-<N>.tar.xz`. `mtime` is UNIX seconds, not 0. Raises UsageError for a `%` in a value."""
     ini = channel_ini(channel, device, version, version_detail, server=server)
+    config = "system/etc/system-image"
     plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        _file(tar, "system/etc/ubuntu-build", f"{version}\n".encode(), mtime)
-        _file(tar, "system/etc/system-image/channel.ini", ini.encode(), mtime)
+    with TarWriter(plain, epoch=mtime, form="gnu") as tar:
+        for name, content in (("system/etc/ubuntu-build", f"{version}\n"), (f"{config}/channel.ini", ini)):
+            _add(tar, regular(name, len(content.encode())), mtime, content.encode())
         # 0775 as in the original (LP #1454447)
-        tar.addfile(_member("system/etc/system-image/config.d", tarfile.DIRTYPE, 0o775, mtime))
-        for link, target in (("00_default.ini", "../client.ini"), ("01_channel.ini", "../channel.ini")):
-            member = _member(f"system/etc/system-image/config.d/{link}", tarfile.SYMTYPE, 0o777, mtime)
-            member.linkname = target
-            tar.addfile(member)
+        _add(tar, directory(f"{config}/config.d", 0o775), mtime)
+        _add(tar, symlink(f"{config}/config.d/00_default.ini", "../client.ini"), mtime)
+        _add(tar, symlink(f"{config}/config.d/01_channel.ini", "../channel.ini"), mtime)
     return lzma.compress(plain.getvalue(), preset=6)
 
 
@@ -54,14 +54,6 @@ def channel_ini(channel: str, device: str, version: int, version_detail: str, *,
     return "".join(["[service]\n", *(f"{name}: {value}\n" for name, value in values.items())])
 
 
-def _file(tar: tarfile.TarFile, name: str, content: bytes, mtime: int) -> None:
-    member = _member(name, tarfile.REGTYPE, 0o644, mtime)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
-
-
-def _member(name: str, kind: bytes, mode: int, mtime: int) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type, member.mode, member.mtime = kind, mode, mtime
-    member.uname = member.gname = "root"
-    return member
+def _add(tar: TarWriter, member: tarfile.TarInfo, mtime: int, content: bytes | None = None) -> None:
+    member.mtime = mtime
+    tar.add(member, content)

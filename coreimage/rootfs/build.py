@@ -1,0 +1,164 @@
+"""The rootfs tarball: packages, system files, overlay, hooks; cleaned of everything that belongs to one machine."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from debian.deb822 import Deb822
+
+from coreimage.http import Fetch
+from coreimage.model import LOG, TAR_GZ, TEXT, ArtifactRef, RootfsBuild
+from coreimage.process import Run
+from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot, workspace
+from coreimage.rootfs.plan import read_lock
+from coreimage.rootfs.spec import RootfsSpec
+from coreimage.storage import Store, put_blob_bytes, put_blob_file
+from coreimage.tarball import TarWriter, gzip_writer, normalise
+
+STATUS = "var/lib/dpkg/status"
+
+CLEAN = """
+cd "$1"
+rm -f etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid- etc/subgid- etc/.pwd.lock
+rm -f etc/ssh/ssh_host_*_key etc/ssh/ssh_host_*_key.pub var/lib/dbus/machine-id var/lib/systemd/random-seed
+rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap
+rm -f var/lib/dpkg/*-old var/lib/dpkg/lock* var/lib/dpkg/triggers/Lock var/cache/ldconfig/aux-cache
+rm -rf var/lib/apt var/cache/apt
+find var/log -type f -delete
+find tmp var/tmp run -mindepth 1 -delete 2>/dev/null || true
+: > etc/machine-id
+rm -f etc/resolv.conf etc/hostname
+"""
+"""What packages leave behind that is of one build or one machine."""
+
+_UNPACK = 'tar --extract --touch --keep-directory-symlink --no-overwrite-dir --directory "$1" --file "$FILES/{name}"\n'
+
+_HOOK = """
+cp "$FILES/hooks/{number}" "$1/tmp/coreimage-hook"
+chmod 0755 "$1/tmp/coreimage-hook"
+status=0
+chroot "$1" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \\
+    SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" /tmp/coreimage-hook </dev/null 1>&2 || status=$?
+rm -f "$1/tmp/coreimage-hook"
+if [ "$status" -ne 0 ]; then echo {failed} {name} "$status" >&2; exit 1; fi
+"""
+
+
+def build_rootfs(
+    spec: RootfsSpec,
+    lock: ArtifactRef,
+    *,
+    store: Store,
+    fetch: Fetch,
+    run: Run,
+    on_line: Callable[[str], None] | None = None,
+) -> RootfsBuild:
+    """The same bytes for the same spec and lock. Raises as `make_chroot`; nothing but finished artifacts is stored."""
+    locked = read_lock(store, lock)
+    files = {"system.tar": spec.system_files}
+    if spec.overlay:
+        files["overlay.tar"] = spec.overlay
+    files.update({f"hooks/{number}": hook.script for number, hook in enumerate(spec.hooks)})
+    with workspace(run) as folder:
+        chroot = make_chroot(locked, folder, customize(spec), files, store=store, fetch=fetch, run=run, on_line=on_line)
+        manifest, filelist = pack(chroot.tar, folder / "rootfs.tar.gz", locked.epoch)
+        return RootfsBuild(
+            architecture=spec.architecture,
+            rootfs=put_blob_file(store, folder / "rootfs.tar.gz", TAR_GZ),
+            manifest=put_blob_bytes(store, manifest.encode(), TEXT),
+            filelist=put_blob_bytes(store, filelist.encode(errors="surrogateescape"), TEXT),
+            lock=lock,
+            log=put_blob_bytes(store, chroot.log.encode(), LOG),
+        )
+
+
+def customize(spec: RootfsSpec) -> str:
+    """Pure: the script that runs once the packages are installed."""
+    unpack = [_UNPACK.format(name="system.tar"), *([_UNPACK.format(name="overlay.tar")] if spec.overlay else [])]
+    hooks = [
+        _HOOK.format(number=number, failed=FAILED_HOOK, name=shlex.quote(hook.name))
+        for number, hook in enumerate(spec.hooks)
+    ]
+    return "".join([*unpack, _UNITS, *hooks, CLEAN, _finish(spec.hostname)])
+
+
+_UNITS = """
+for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \\
+    fstrim.timer man-db.timer systemd-hwdb-update.service systemd-update-done.service systemd-firstboot.service; do
+    ln -sf /dev/null "$1/etc/systemd/system/$unit"
+done
+chroot "$1" systemctl enable systemd-networkd.service coreimage-ssh-keys.service >&2
+if [ -e "$1/usr/lib/systemd/system/systemd-resolved.service" ]; then
+    chroot "$1" systemctl enable systemd-resolved.service >&2
+fi
+chroot "$1" systemctl disable systemd-networkd-wait-online.service >&2
+"""
+
+
+def _finish(hostname: str) -> str:
+    return f"""
+echo {shlex.quote(hostname)} > etc/hostname
+ln -s ../run/systemd/resolve/stub-resolv.conf etc/resolv.conf
+mkdir -p writable boot usr/lib/modules usr/lib/firmware
+for name in passwd group shadow gshadow; do : > var/lib/extrausers/$name; done
+chmod 0640 var/lib/extrausers/shadow var/lib/extrausers/gshadow
+chgrp 42 var/lib/extrausers/shadow var/lib/extrausers/gshadow
+"""
+
+
+def pack(source: Path, target: Path, epoch: int) -> tuple[str, str]:
+    """Writes the tarball in the source's order (mmdebstrap sorts by name); gives its manifest and its list of files.
+
+    The manifest has `name<TAB>version` per package, sorted; the list `name<TAB>mode<TAB>uid:gid<TAB>size<TAB>sha256
+    or link target`, sorted.
+    """
+    manifest, entries = "", list[str]()
+    with tarfile.open(source, mode="r:") as tar, gzip_writer(target) as zipped, TarWriter(zipped, epoch=epoch) as out:  # type: ignore[arg-type]
+        for member in tar:
+            if not kept(member):
+                continue
+            clean = normalise(member, epoch=epoch)
+            content = tar.extractfile(member) if member.isreg() else None
+            reader = DigestReader(content) if content else None
+            if clean.name == STATUS and content:
+                manifest = manifest_of(content.read().decode())
+                content.seek(0)
+            out.add(clean, reader)  # type: ignore[arg-type]
+            entries.append(_entry(clean, reader))
+    return manifest, "".join(sorted(entries))
+
+
+class DigestReader:
+    """Digests what passes through."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        self.digest.update(chunk)
+        return chunk
+
+
+def kept(member: tarfile.TarInfo) -> bool:
+    """Not the root itself, and no device nodes: /dev is made by the running system."""
+    name = member.name.removeprefix("./")
+    return name not in {"", "."} and not name.startswith("dev/") and not (member.isdev())
+
+
+def manifest_of(status: str) -> str:
+    """Pure: `name<TAB>version` of all installed packages, from a dpkg status file."""
+    stanzas = Deb822.iter_paragraphs(status.splitlines(), use_apt_pkg=False)
+    lines = [f"{s['Package']}\t{s['Version']}\n" for s in stanzas if re.search(r"\binstalled$", s["Status"])]
+    return "".join(sorted(lines))
+
+
+def _entry(member: tarfile.TarInfo, reader: DigestReader | None) -> str:
+    what = reader.digest.hexdigest() if reader else (f"-> {member.linkname}" if member.linkname else "directory")
+    return f"{member.name}\t{member.mode:04o}\t{member.uid}:{member.gid}\t{member.size}\t{what}\n"

@@ -1,0 +1,96 @@
+"""The device tarball: kernel, initrd, modules and firmware, from a chroot of their own."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+from coreimage.errors import BuildError
+from coreimage.http import Fetch
+from coreimage.model import LOG, TAR_GZ, TEXT, ArtifactRef, DeviceBuild
+from coreimage.process import Run
+from coreimage.rootfs.build import STATUS, manifest_of
+from coreimage.rootfs.chroot import make_chroot, workspace
+from coreimage.rootfs.plan import read_lock
+from coreimage.rootfs.spec import DeviceSpec
+from coreimage.storage import Store, put_blob_bytes, put_blob_file
+from coreimage.tarball import TarWriter, directory, gzip_writer, regular
+
+HARDWARE = b"""kernel: assets/vmlinuz
+initrd: assets/initrd.img
+partition-layout: system-AB
+bootloader: grub
+"""
+"""Read by flash and by the updater (device-flash, `HardwareDescription`; livecd-rootfs wrote the same keys in 2015)."""
+
+_INITRD = """
+tar --extract --touch --keep-directory-symlink --no-overwrite-dir --directory "$1" --file "$FILES/system.tar"
+for modules in "$1"/usr/lib/modules/*; do
+    chroot "$1" update-initramfs -c -k "${modules##*/}" >&2
+done
+"""
+
+_SYSTEM = re.compile(r"usr/lib/(modules|firmware)(/|$)")
+
+
+def build_device(
+    spec: DeviceSpec,
+    lock: ArtifactRef,
+    *,
+    store: Store,
+    fetch: Fetch,
+    run: Run,
+    on_line: Callable[[str], None] | None = None,
+) -> DeviceBuild:
+    """The same bytes for the same spec and lock. Raises BuildError unless there is exactly one kernel."""
+    locked = read_lock(store, lock)
+    with workspace(run) as folder:
+        files = {"system.tar": spec.system_files}
+        chroot = make_chroot(locked, folder, _INITRD, files, store=store, fetch=fetch, run=run, on_line=on_line)
+        manifest = pack(chroot.tar, folder / "device.tar.gz", locked.epoch, spec.device)
+        return DeviceBuild(
+            device=spec.device,
+            architecture=spec.architecture,
+            tarball=put_blob_file(store, folder / "device.tar.gz", TAR_GZ),
+            manifest=put_blob_bytes(store, manifest.encode(), TEXT),
+            lock=lock,
+            log=put_blob_bytes(store, chroot.log.encode(), LOG),
+        )
+
+
+def pack(source: Path, target: Path, epoch: int, device: str) -> str:
+    """Writes hardware.yaml, assets/ and system/, in this order; gives the manifest of the chroot they come from."""
+    with tarfile.open(source, mode="r:") as tar, gzip_writer(target) as zipped, TarWriter(zipped, epoch=epoch) as out:  # type: ignore[arg-type]
+        members = {member.name.removeprefix("./"): member for member in tar}
+        _add(out, tar, regular("hardware.yaml", len(HARDWARE)), HARDWARE, epoch)
+        _add(out, tar, directory("assets"), None, epoch)
+        for asset, stem in (("initrd.img", "initrd.img-"), ("vmlinuz", "vmlinuz-")):
+            member = members[_only(members, f"boot/{stem}", device)]
+            _add(out, tar, regular(f"assets/{asset}", member.size), member, epoch)
+        for name in ("system", "system/usr", "system/usr/lib"):
+            _add(out, tar, directory(name), None, epoch)
+        for name in sorted(name for name in members if _SYSTEM.match(name)):
+            content = tar.extractfile(members[name]) if members[name].isreg() else None
+            out.add(members[name], content, prefix="system/")
+        status = tar.extractfile(members[STATUS])
+        return manifest_of(status.read().decode()) if status else ""
+
+
+def _add(
+    out: TarWriter, tar: tarfile.TarFile, entry: tarfile.TarInfo, content: bytes | tarfile.TarInfo | None, epoch: int
+) -> None:
+    entry.mtime = epoch
+    out.add(entry, tar.extractfile(content) if isinstance(content, tarfile.TarInfo) else content)
+
+
+def _only(members: dict[str, tarfile.TarInfo], stem: str, device: str) -> str:
+    found = sorted(name for name in members if name.startswith(stem))
+    if len(found) != 1:
+        raise BuildError(
+            f"its packages bring {len(found)} files {stem}*: {', '.join(found) or 'none'}; one is needed",
+            where=f"device {device}",
+            resolution="name exactly one kernel package, such as linux-image-cloud-amd64, in the project file",
+        )
+    return found[0]
