@@ -1,1 +1,15 @@
 """Boots an image and judges it by its serial console."""
+
+from coreimage.boot_test.judge import BootOutcome, boot, boot_test, require_boot
+from coreimage.boot_test.machine import Machine, make_overlay, probe_accelerator, start_machine
+
+__all__ = [
+    "BootOutcome",
+    "Machine",
+    "boot",
+    "boot_test",
+    "make_overlay",
+    "probe_accelerator",
+    "require_boot",
+    "start_machine",
+]

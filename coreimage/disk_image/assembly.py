@@ -246,9 +246,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def _embed_grub(
-    image: Path, gadget: Gadget, layout: Layout, work: Path, identity: ImageIdentity, *, run: Run
-) -> None:
+def _embed_grub(image: Path, gadget: Gadget, layout: Layout, work: Path, identity: ImageIdentity, *, run: Run) -> None:
     if identity.architecture == "amd64" and gadget.by_role("bios-boot"):
         number = layout.by_role("system-boot").number
         core = grub.core_image(number, work / "core.img", identity.epoch, run=run)

@@ -154,7 +154,11 @@ def _rules(gadget: Gadget) -> list[Problem]:
     missing = [role for role in REQUIRED_ROLES if role not in roles]
     return [
         *(Problem("structure", f"no structure has the role {role}") for role in missing),
-        *(Problem(s.name, f"the role {s.role} is there twice") for n, s in enumerate(structures) if s.role in roles[:n]),
+        *(
+            Problem(s.name, f"the role {s.role} is there twice")
+            for n, s in enumerate(structures)
+            if s.role in roles[:n]
+        ),
         *(Problem(s.name, "the name is there twice") for n, s in enumerate(structures) if s.name in names[:n]),
         *(problem for structure in structures for problem in _structure_problems(structure)),
         *(Problem(s.name, "only the last structure may have no size") for s in structures[:-1] if s.size is None),

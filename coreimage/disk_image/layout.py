@@ -83,7 +83,11 @@ def _place(number: int, structure: Structure, free: int, after_last: int) -> Par
             where=f"structure {structure.name}",
             resolution="mend its offset in meta/gadget.yaml, or leave it out: then it follows the one before",
         )
-    end = first + structure.size // SECTOR_BYTES if structure.size else after_last // ALIGNMENT_SECTORS * ALIGNMENT_SECTORS
+    end = (
+        first + structure.size // SECTOR_BYTES
+        if structure.size
+        else after_last // ALIGNMENT_SECTORS * ALIGNMENT_SECTORS
+    )
     size_bytes = (end - first) * SECTOR_BYTES
     if end > after_last or size_bytes < max(structure.min_size, SECTOR_BYTES):
         needed = (first * SECTOR_BYTES) + max(structure.size or 0, structure.min_size)

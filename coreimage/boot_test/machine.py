@@ -1,0 +1,197 @@
+"""A virtual machine: QEMU with its serial console and its monitor (QMP) on sockets of ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from coreimage.boot_test.console import Console
+from coreimage.errors import BootError, HostError, InfrastructureError, ProcessError
+from coreimage.model import Firmware
+from coreimage.process import Child, Run, Sandbox
+
+log = structlog.get_logger("coreimage.boot_test")
+
+Spawn = Callable[..., AbstractContextManager[Child]]
+"""`coreimage.process.spawn`, or what takes its place in a test."""
+
+TCG = "tcg"
+KVM = "kvm"
+MEMORY_MIB = 768
+"""2015's `kvm -m 768 x86.img`."""
+_START_TIMEOUT_S = 30.0
+_PROBE_TIMEOUT_S = 5.0
+_OVMF = Path("/usr/share/OVMF")
+_OVMF_PAIRS = (("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd"))
+_SECTOR_BYTES, _PROBE_DISK_BYTES = 512, 1 << 20
+_PROBE_CODE = bytes.fromhex("b010 e6f4 f4")
+"""As a boot sector. mov al, 0x10; out 0xf4, al; hlt: the device isa-debug-exit ends QEMU with status (0x10 << 1) | 1."""
+_PROBE_STATUS = 0x21
+
+
+def probe_accelerator(*, run: Run, work_folder: Path) -> str:
+    """`kvm` when a guest really gets through the firmware to its boot sector, else `tcg`.
+
+    /dev/kvm may open, and even run a few instructions, although real guests hang or QEMU ends at the CPU's features.
+    """
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=work_folder) as folder:
+        disk = Path(folder) / "probe.img"
+        disk.write_bytes(probe_boot_sector())
+        argv = ["qemu-system-x86_64", *_cpu_argv(KVM), "-nodefaults", "-no-user-config", "-display", "none"]
+        argv += ["-drive", f"if=virtio,format=raw,file={disk}", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+        try:
+            run(argv, sandbox=Sandbox.FAMILY, timeout_s=_PROBE_TIMEOUT_S, accept=(_PROBE_STATUS,))
+        except (ProcessError, InfrastructureError) as error:
+            log.info("kvm runs no guest, falling back to TCG", why=str(error).splitlines()[0])
+            return TCG
+    return KVM
+
+
+def probe_boot_sector() -> bytes:
+    """A disk whose only act is to end QEMU with a status that nothing else gives."""
+    return (_PROBE_CODE.ljust(_SECTOR_BYTES - 2, b"\xf4") + b"\x55\xaa").ljust(_PROBE_DISK_BYTES, b"\0")
+
+
+def make_overlay(image: Path, overlay: Path, *, run: Run) -> Path:
+    """A qcow2 file that takes all writes, so that the image stays as it is."""
+    backing = ["-F", "raw", "-b", str(image.absolute())]
+    run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(overlay)])
+    return overlay
+
+
+class Machine:
+    """A running guest. `console` is its serial port."""
+
+    def __init__(self, child: Child, console: Console, monitor: socket.socket) -> None:
+        self.console = console
+        self._child, self._monitor = child, monitor
+        self._replies = monitor.makefile("r", encoding="utf-8")
+        self._replies.readline()
+        self.command("qmp_capabilities")
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        """One QMP command; its return value. Raises BootError when QEMU refuses it or is gone."""
+        try:
+            self._monitor.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
+            for line in self._replies:
+                reply = json.loads(line)
+                if "return" in reply:
+                    return reply["return"]
+                if "error" in reply:
+                    raise BootError(f"QEMU refuses {name}: {reply['error'].get('desc')}")
+        except (OSError, ValueError) as error:
+            raise BootError(f"QEMU's monitor does not answer {name}: {error}") from error
+        raise BootError(f"QEMU ended during {name}")
+
+    def screenshot(self, target: Path) -> None:
+        """A PPM picture of the display."""
+        self.command("screendump", filename=str(target.absolute()))
+
+    def reset(self) -> None:
+        """The reset button: nothing in the guest is told."""
+        self.command("system_reset")
+
+    def cut_power(self) -> None:
+        """Ends the guest between two instructions; what it had not flushed is whatever QEMU had written by then."""
+        self._child.end(grace_s=0)
+
+
+@contextmanager
+def start_machine(
+    disk: Path,
+    firmware: Firmware,
+    *,
+    run_folder: Path,
+    spawn: Spawn,
+    accelerator: str = TCG,
+    disk_format: str = "qcow2",
+    reboot: bool = False,
+    ssh_port: int | None = None,
+    memory_mib: int = MEMORY_MIB,
+) -> Iterator[Machine]:
+    """Starts a guest from `disk`, which is written to, and ends it when the block is left.
+
+    `run_folder` gets `serial.log` (appended to) and the UEFI variables, which survive from start to start. Without
+    `reboot`, QEMU ends where the guest would reboot. `ssh_port` of the loopback interface leads to the guest's port 22;
+    without it the guest has no network. Raises HostError when QEMU or its firmware is missing or does not start.
+    """
+    with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coreimage-vm-")))
+        serial = _listen(sockets / "serial", stack)
+        monitor = _listen(sockets / "qmp", stack)
+        argv = qemu_argv(disk, disk_format, accelerator, sockets, memory_mib)
+        argv += firmware_argv(firmware, run_folder)
+        argv += _network_argv(ssh_port) + ([] if reboot else ["-no-reboot"])
+        child = stack.enter_context(spawn(argv, sandbox=Sandbox.FAMILY))
+        monitor_end = stack.enter_context(_accept(monitor, child))
+        serial_end = stack.enter_context(_accept(serial, child))
+        yield Machine(child, Console(serial_end, run_folder / "serial.log"), monitor_end)
+
+
+def qemu_argv(disk: Path, disk_format: str, accelerator: str, sockets: Path, memory_mib: int) -> list[str]:
+    return [
+        "qemu-system-x86_64",
+        *_cpu_argv(accelerator),
+        *("-m", str(memory_mib)),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"),
+        *("-device", "virtio-rng-pci"),
+        *("-drive", f"if=virtio,file={disk},format={disk_format},cache=unsafe"),
+        *("-chardev", f"socket,id=serial,path={sockets / 'serial'}", "-serial", "chardev:serial"),
+        *("-chardev", f"socket,id=qmp,path={sockets / 'qmp'}", "-mon", "chardev=qmp,mode=control"),
+    ]
+
+
+def _cpu_argv(accelerator: str) -> list[str]:
+    accel = ["-accel", "tcg,thread=multi"] if accelerator == TCG else ["-accel", accelerator, "-cpu", "host"]
+    return [*accel, "-machine", "q35", "-smp", "2"]
+
+
+def firmware_argv(firmware: Firmware, run_folder: Path) -> list[str]:
+    if firmware == "bios":
+        return []
+    found = next(
+        ((_OVMF / c, _OVMF / v) for c, v in _OVMF_PAIRS if (_OVMF / c).is_file() and (_OVMF / v).is_file()), None
+    )
+    if found is None:
+        raise HostError("there is no UEFI firmware for QEMU", where=str(_OVMF), resolution="install ovmf")
+    code, variables = found
+    own = run_folder / "uefi-variables.fd"
+    if not own.exists():
+        shutil.copyfile(variables, own)
+    flash = "if=pflash,format=raw"
+    return ["-drive", f"{flash},unit=0,readonly=on,file={code}", "-drive", f"{flash},unit=1,file={own}"]
+
+
+def _network_argv(ssh_port: int | None) -> list[str]:
+    if ssh_port is None:
+        return ["-nic", "none"]
+    return ["-nic", f"user,model=virtio-net-pci,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"]
+
+
+def _listen(path: Path, stack: ExitStack) -> socket.socket:
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listener.bind(str(path))
+    listener.listen(1)
+    listener.settimeout(0.25)
+    return listener
+
+
+def _accept(listener: socket.socket, child: Child) -> socket.socket:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            return listener.accept()[0]
+        except TimeoutError:
+            if not child.running():
+                said: Sequence[str] = list(child.lines())
+                raise HostError("QEMU does not start" + "".join(f"\n  | {line}" for line in said)) from None
+    raise HostError(f"QEMU did not start within {_START_TIMEOUT_S:.0f} s")

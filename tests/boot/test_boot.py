@@ -1,0 +1,71 @@
+"""A tiny system under both firmwares, and GRUB's choice of slot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coreimage.boot_test import boot, boot_test, make_overlay, require_boot, start_machine
+from coreimage.disk_image import grub
+from coreimage.disk_image.gpt import read_table
+from coreimage.errors import BootError
+from coreimage.model import Firmware
+from coreimage.process import run, spawn
+from coreimage.storage import open_store, read_blob
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_boots_to_the_login_prompt(tiny_image: Path, firmware: Firmware, accelerator: str, tmp_path: Path) -> None:
+    outcome = boot(
+        tiny_image, firmware, run=run, spawn=spawn, work_folder=tmp_path, accelerator=accelerator, timeout_s=120
+    )
+    assert outcome.passed, outcome.last_lines
+    assert b"root=LABEL=system-a ro" in outcome.serial_log
+
+
+def test_an_image_without_kernels_fails_with_its_last_lines(tiny_image: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.img"
+    run(["cp", "--sparse=always", tiny_image, broken])
+    run(["mdel", "-i", _boot_partition(broken), f"::{grub.FOLDER}/a/vmlinuz"])
+    store = open_store(str(tmp_path / "store"))
+    report = boot_test(broken, "0" * 64, "bios", store=store, run=run, spawn=spawn, work_folder=tmp_path, timeout_s=60)
+    assert "slot" in report.reason
+    assert b"slot a does not start" in read_blob(store, report.serial_log)
+    with pytest.raises(BootError, match="slot a does not start"):
+        require_boot(report)
+
+
+@pytest.mark.parametrize(
+    ("state", "slots"),
+    [
+        (grub.grubenv({"slot": "a", "trial": "b", "tries": "0", "failed": ""}), "baa"),
+        (grub.grubenv({"slot": "b", "trial": "", "tries": "0", "failed": ""}), "b"),
+        (b"garbage" * 100, "aa"),
+    ],
+    ids=["unconfirmed trial falls back and stays", "confirmed b stays", "garbage gives a"],
+)
+def test_slot_walk(tiny_image: Path, accelerator: str, tmp_path: Path, state: bytes, slots: str) -> None:
+    image = tmp_path / "walk.img"
+    run(["cp", "--sparse=always", tiny_image, image])
+    _with_both_slots(image, state, tmp_path)
+    disk = make_overlay(image, tmp_path / "walk.qcow2", run=run)
+    with start_machine(disk, "bios", run_folder=tmp_path, spawn=spawn, accelerator=accelerator, reboot=True) as machine:
+        for slot in slots:
+            assert machine.console.expect(r"root=LABEL=system-[ab] ", 90)[-2] == slot
+            machine.console.expect("tiny login: ", 60)
+            machine.console.send("admin\n")
+            machine.console.expect("hello admin", 60)
+
+
+def _boot_partition(image: Path) -> str:
+    return f"{image}@@{next(p for p in read_table(image) if p.name == 'system-boot').offset_bytes}"
+
+
+def _with_both_slots(image: Path, state: bytes, folder: Path) -> None:
+    place = _boot_partition(image)
+    for name in ("vmlinuz", "initrd.img"):
+        run(["mcopy", "-i", place, f"::{grub.FOLDER}/a/{name}", folder / name])
+        run(["mcopy", "-i", place, folder / name, f"::{grub.FOLDER}/b/{name}"])
+    (folder / "grubenv").write_bytes(state)
+    run(["mcopy", "-o", "-i", place, folder / "grubenv", f"::{grub.FOLDER}/grubenv"])

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coreimage.disk_image import load_gadget, pack_gadget, unpack_gadget
+from coreimage.disk_image.gadget import parse_gadget
+from coreimage.errors import ConfigError
+from coreimage.storage import open_store
+
+GADGET = Path(__file__).parents[3] / "deployments" / "gadgets" / "generic_amd64"
+
+
+def _document() -> dict[str, object]:
+    loaded: dict[str, object] = yaml.safe_load((GADGET / "meta" / "gadget.yaml").read_text())
+    return loaded
+
+
+def _changed(structure: int, **changes: object) -> str:
+    document = _document()
+    entry = document["volumes"]["pc"]["structure"][structure]  # type: ignore[index]
+    for key, value in changes.items():
+        entry[key.replace("_", "-")] = value
+    return yaml.safe_dump({key: document[key] for key in document})
+
+
+def test_the_shipped_gadget_is_valid() -> None:
+    assert [structure.name for structure in load_gadget(GADGET).structures] == [
+        "grub",
+        "system-boot",
+        "system-a",
+        "system-b",
+        "writable",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "message"),
+    [
+        (_changed(2, filesytem="ext4"), "system-a", "did you mean 'filesystem'"),
+        (_changed(2, filesystem="vfat"), "system-a", "needs `filesystem: ext4`"),
+        (_changed(2, size="1T"), "system-a.size", "a size is a whole number"),
+        (_changed(2, size=1000), "system-a.size", "multiple of 512"),
+        (_changed(3, role="system-a"), "system-b", "the role system-a is there twice"),
+        (_changed(3, role="system-a"), "structure", "no structure has the role system-b"),
+        (_changed(3, name="system-a"), "system-a", "the name is there twice"),
+        (_changed(3, size=None), "system-b", "only the last structure may have no size"),
+        (_changed(1, content=[{"source": "../x", "target": "x"}]), "system-boot.content", "stays inside its folder"),
+        (_changed(1, content=[{"source": "x", "target": "/x"}]), "system-boot.content", "stays inside its folder"),
+        (_changed(0, offset_write=None), "grub", "offset-write"),
+        ("volumes: [", "yaml", "expected"),
+    ],
+)
+def test_problems_name_the_structure_and_the_rule(text: str, where: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_gadget(text, "gadget.yaml")
+    assert any(where in problem.key and message in problem.message for problem in caught.value.problems), caught.value
+
+
+def test_content_must_exist_and_stay_inside(tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "gadget.yaml").write_text((GADGET / "meta" / "gadget.yaml").read_text())
+    with pytest.raises(ConfigError, match=r"grub\.cfg is not in the gadget folder"):
+        load_gadget(tmp_path)
+    (tmp_path / "grub.cfg").symlink_to("/etc/hostname")
+    with pytest.raises(ConfigError, match="leaves the gadget folder"):
+        load_gadget(tmp_path)
+
+
+def test_a_packed_gadget_is_the_same_from_everywhere_and_comes_back(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    packed = pack_gadget(GADGET, store=store)
+    unpacked = unpack_gadget(packed, tmp_path / "elsewhere", store=store)
+    assert load_gadget(unpacked) == load_gadget(GADGET)
+    assert pack_gadget(unpacked, store=store) == packed
