@@ -54,14 +54,14 @@ def flash(
     channel: str,
     device: str,
     architecture: Architecture,
+    *,
     gadget_folder: Path,
     output: Path,
-    *,
     run: Run,
     work_folder: Path,
     revision: int = 0,
     size_bytes: int | None = None,
-    on_step: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda _: None,
 ) -> AssembledImage:
     """Makes a raw image of a channel's version at `output`: chain of trust verified, files applied by their order.
 

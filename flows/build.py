@@ -11,8 +11,8 @@ from coreimage import disk_image, logs, rootfs
 from coreimage.config import ChannelConfig, Project, load_project
 from coreimage.errors import BootError, NotFoundError
 from coreimage.model import (
-    ArchiveRelease,
     Architecture,
+    ArchiveRelease,
     ArtifactRef,
     BootReport,
     Candidate,
@@ -51,7 +51,9 @@ def build_channel(
     A failed boot raises BootError and leaves the channel as it was.
     """
     logs.configure()
-    return Build(channel, project_file, Site(store_url=store_url, keys_folder=keys_folder), devices, refresh=refresh).run()
+    return Build(
+        channel, project_file, Site(store_url=store_url, keys_folder=keys_folder), devices, refresh=refresh
+    ).run()
 
 
 class Build:
@@ -63,7 +65,7 @@ class Build:
         self.devices = chosen_devices(channel, self.config, devices)
         self.site, self.store, self.steps = site, site.store(), Steps(refresh=refresh)
         self.changes: dict[str, tuple[str, ...]] = {}
-        self.probed: dict[tuple[object, ...], tuple[ArchiveRelease, ...]] = {}
+        self.probed: dict[tuple[rootfs.ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
 
     def run(self) -> BuildResult:
         log.info("building", channel=self.channel, devices=",".join(self.devices), store=self.store.url)

@@ -20,8 +20,6 @@ def boot_test(image: DiskImage, firmware: Firmware, *, site: Site) -> BootReport
     with tempfile.TemporaryDirectory(prefix="boot-") as name:
         work = Path(name)
         raw = disk_image.fetch_image(image, work / "disk.img", store=store)
-        report = room.boot_test(
-            raw, image.raw_sha256, firmware, store=store, run=run, spawn=spawn, work_folder=work
-        )
+        report = room.boot_test(raw, image.raw_sha256, firmware, store=store, run=run, spawn=spawn, work_folder=work)
     room.require_boot(report)
     return report

@@ -105,21 +105,20 @@ class ArtifactPolicy(CachePolicy):
         return cache_key(task_name, f"{self.recipe}-{code_digest(*self.code)}", kept)
 
 
-
 def expire_unless_whole(results: ResultStore, key: str, store: Store) -> str:
     """Expires the record of `key` if the store lacks an artifact that it names; gives that artifact's place, or ""."""
     if not results.exists(key):
         return ""
     try:
         remembered = results.read(key).result
-    except Exception:  # noqa: BLE001
+    except Exception:
         # A record that cannot be read is no hit: the engine would say so too late, as a failure of the task.
         log.warning("unreadable record", key=key)
         remembered, gone = None, key
     else:
         gone = next((ref.uri for ref in references(remembered) if not _is_whole(store, ref.uri, ref.size_bytes)), "")
     if gone:
-        results.write(remembered, key=key, expiration=now("UTC") - timedelta(seconds=1))
+        results.write(remembered, key=key, expiration=cast("Any", now("UTC") - timedelta(seconds=1)))
     return gone
 
 

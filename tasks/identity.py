@@ -1,4 +1,4 @@
-"""What a step's result depends on, as one key: its name, its own code and its inputs' content. Pure but for reading code.
+"""What a step's result depends on, as one key: its name, its own code and its inputs' content.
 
 The same step with the same inputs has the same key in any process, folder or host; a blob counts by its digest and
 media type, wherever it is stored, and a log counts for nothing.

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from coreimage import http, rootfs
 from coreimage.errors import ConflictError
 from coreimage.model import JSON, ArchiveRelease, ArtifactRef, DeviceBuild, PackageLock, RootfsBuild
 from coreimage.process import run
+from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec
 from coreimage.storage import Store, read_blob
 from tasks.caching import artifact_task, live_task
 from tasks.site import Site, live_lines
 
-if TYPE_CHECKING:
-    from coreimage.rootfs import DeviceSpec, RootfsSpec
-
-    Spec: TypeAlias = RootfsSpec | DeviceSpec
+Spec: TypeAlias = RootfsSpec | DeviceSpec
 
 # `client` and `device` are copied into the rootfs.
 _CODE = ("coreimage.rootfs", "coreimage.tarball", "coreimage.client", "coreimage.device")
 
 
 @live_task()
-def probe_archives(archives: Sequence[object], *, site: Site) -> tuple[ArchiveRelease, ...]:
+def probe_archives(archives: tuple[ArchiveSpec, ...], *, site: Site) -> tuple[ArchiveRelease, ...]:
     """How each archive stands now; the only step that runs when nothing has changed."""
     return rootfs.probe_archives(archives, store=site.store(), fetch=http.fetch, run=run)
 

@@ -13,7 +13,7 @@ from coreimage.storage import Store, open_store
 
 
 class Site(Value):
-    """`store_url` as `--store` takes it; `keys_folder` is that of the signing keys on the machine that runs the task."""
+    """`store_url` as `--store` takes it; `keys_folder` holds the signing keys, on the machine that runs the task."""
 
     store_url: str
     keys_folder: str

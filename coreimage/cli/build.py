@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coreimage.cli.output import check_output, leave_image
 from coreimage.cli.settings import Settings
 from coreimage.errors import UsageError
 
@@ -41,25 +42,14 @@ def build(
     """
     from coreimage.config import load_project  # noqa: PLC0415
 
-    load_project(settings.project_file).channel(channel)
+    if len(load_project(settings.project_file).channel(channel).devices) != 1 != len(devices) and output:
+        raise UsageError("an image is of one device", where=channel, resolution="name it with --device")
     check_output(output, force=force)
     result = run_flow(settings, channel, devices, refresh=refresh)
     if output:
-        from coreimage.cli.output import leave_image  # noqa: PLC0415
-
-        leave_image(settings, result, output, login_key)
+        leave_image(settings, output, lambda path, _: _image(settings, result, path), login_key)
     else:
         click.echo(result.model_dump_json() if settings.as_json else summary(result))
-
-
-def check_output(output: Path | None, *, force: bool) -> None:
-    """Raises UsageError now rather than after the build."""
-    if output is None:
-        return
-    if output.exists() and not force:
-        raise UsageError("exists already", where=str(output), resolution="name another file, or use --force")
-    if not output.absolute().parent.is_dir():
-        raise UsageError("its folder does not exist", where=str(output), resolution="make the folder first")
 
 
 def run_flow(settings: Settings, channel: str, devices: tuple[str, ...], *, refresh: bool) -> BuildResult:
@@ -92,3 +82,13 @@ def summary(result: BuildResult) -> str:
     lines = [f"Channel: {result.channel}", f"Build: {result.published.build_id}"]
     lines += [f"Device: {device.device}, version {device.release.version}" for device in result.devices]
     return "\n".join([*lines, "Nothing was built: all is as it was." if result.unchanged else "Released."])
+
+
+def _image(settings: Settings, result: BuildResult, path: Path) -> dict[str, str]:
+    from coreimage.disk_image import fetch_image  # noqa: PLC0415
+    from coreimage.storage import open_store  # noqa: PLC0415
+
+    device = result.devices[0]
+    fetch_image(device.image, path, store=open_store(settings.store_url))
+    version = str(device.release.version)
+    return {"Architecture": device.image.architecture, "Channel": result.channel, "Version": version}

@@ -32,10 +32,12 @@ def prefect_url() -> Iterator[str]:
     from coreimage.cli.prefect_server import server  # noqa: PLC0415
     from flows.reporting import finish_reporting  # noqa: PLC0415
 
-    with server(_HOME, {}) as url:
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            yield url
-            finish_reporting()
+    with (
+        server(_HOME, {}) as url,
+        temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield url
+        finish_reporting()
     shutil.rmtree(_HOME, ignore_errors=True)
 
 

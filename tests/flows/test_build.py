@@ -1,4 +1,4 @@
-"""The wiring of `build_channel`: real Prefect, real store, real publication; small stand-ins for what builds and boots."""
+"""The wiring of `build_channel`: real Prefect, store and publication; small stand-ins for what builds and boots."""
 
 from __future__ import annotations
 
@@ -213,8 +213,13 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
 def build(tmp_path: Path, rooms: Rooms) -> Callable[..., BuildResult]:
     def run(**options: Any) -> BuildResult:
         rooms.calls.clear()
-        places = {"store_url": str(tmp_path / "store"), "keys_folder": str(tmp_path / "keys")}
-        return build_channel(CHANNEL, project_file=str(tmp_path / "tiny.yaml"), **places, **options)
+        return build_channel(
+            CHANNEL,
+            project_file=str(tmp_path / "tiny.yaml"),
+            store_url=str(tmp_path / "store"),
+            keys_folder=str(tmp_path / "keys"),
+            **options,
+        )
 
     return run
 

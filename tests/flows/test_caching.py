@@ -62,7 +62,7 @@ def chain(site: Site) -> list[State[ArtifactRef]]:
 @flow
 def failing(site: Site) -> ArtifactRef:
     """One task that fails as told."""
-    return fails.with_options(retry_delay_seconds=0.01, retry_jitter_factor=None)(site=site)
+    return fails.with_options(retry_delay_seconds=0.01, retry_jitter_factor=0.1)(site=site)
 
 
 @flow
