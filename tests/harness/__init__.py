@@ -1,0 +1,1 @@
+"""Harnesses made once and used by every room: servers, faults, kills."""
