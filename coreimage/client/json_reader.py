@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from coreimage.client.errors import RepositoryError
 
@@ -57,13 +57,22 @@ def digest(values: dict[str, object], key: str, where: str) -> str:
 def web_path(values: dict[str, object], key: str, where: str) -> str:
     """A server-absolute path, a relative one, or an http(s) URL (system-image §1.8), which names a file."""
     found = text(values, key, where)
-    parts = urlsplit(found) if found.isprintable() and len(found) <= _PATH_LIMIT else None
+    parts = _split(found)
     if parts is None or ((parts.scheme or parts.netloc) and parts.scheme not in {"http", "https"}):
         raise RepositoryError(f"{key!r} is no path on a server", where=where)
     words = unquote(parts.path).split("/")
     if any(word in {".", ".."} for word in words) or "\\" in found or not _plain(words[-1]):
         raise RepositoryError(f"{key!r} leaves its folder or names no file", where=where)
     return found
+
+
+def _split(path: str) -> SplitResult | None:
+    if not path.isprintable() or len(path) > _PATH_LIMIT:
+        return None
+    try:
+        return urlsplit(path)
+    except ValueError:
+        return None
 
 
 def base_name(path: str) -> str:

@@ -14,6 +14,7 @@ from coreimage.client.errors import RepositoryError
 from coreimage.client.json_reader import json_object, text
 
 KEYRING_LIMIT_BYTES = 4 << 20
+_MEMORY_BYTES = 256 << 20
 _PUBLIC_KEY = 6
 _V4 = 4
 
@@ -57,7 +58,10 @@ def primary_fingerprints(keys: bytes) -> frozenset[str]:
 
 def _members(tarball: bytes, where: str) -> dict[str, bytes]:
     try:
-        plain = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20).decompress(tarball, KEYRING_LIMIT_BYTES)
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_BYTES)
+        plain = unpacker.decompress(tarball, KEYRING_LIMIT_BYTES)
+        if not unpacker.eof:
+            raise RepositoryError("the keyring tarball is truncated or too large", where=where)
         with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
             files = {member.name: tar.extractfile(member) for member in tar if member.isreg()}
             return {name: file.read() for name, file in files.items() if file}
