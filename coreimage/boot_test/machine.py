@@ -34,7 +34,7 @@ _OVMF = Path("/usr/share/OVMF")
 _OVMF_PAIRS = (("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd"))
 _SECTOR_BYTES, _PROBE_DISK_BYTES = 512, 1 << 20
 _PROBE_CODE = bytes.fromhex("b010 e6f4 f4")
-"""As a boot sector. mov al, 0x10; out 0xf4, al; hlt: the device isa-debug-exit ends QEMU with status (0x10 << 1) | 1."""
+"""mov al, 0x10; out 0xf4, al; hlt. The device isa-debug-exit then ends QEMU with status (0x10 << 1) | 1."""
 _PROBE_STATUS = 0x21
 
 

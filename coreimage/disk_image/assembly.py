@@ -57,7 +57,7 @@ def assemble(
     run: Run,
     work_folder: Path,
     size_bytes: int | None = None,
-    on_step: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] | None = None,
 ) -> AssembledImage:
     """Makes a raw, sparse disk image at `output` (replaced whole) from tarballs applied in the given order.
 
@@ -67,6 +67,7 @@ def assemble(
     """
     with _writing(output) as image, tempfile.TemporaryDirectory(prefix="assemble-", dir=work_folder) as name:
         work = Path(name)
+        on_step = on_step or _quiet
         gadget = load_gadget(gadget_folder)
         layout = plan_layout(gadget, size_bytes or image_size_bytes(DEFAULT_SIZE_GB))
         on_step("read the tarballs")
@@ -79,7 +80,9 @@ def assemble(
         tree.mkdir()
         _make_ext4(image, tars, tree, layout, identity, run=run)
         on_step("make the boot partition")
-        boot = _boot_content(tree, gadget, gadget_folder, identity, [part.name for part in parts], work, run=run)
+        boot = _boot_content(
+            tree, gadget, gadget_folder, identity, part_names=[part.name for part in parts], work=work, run=run
+        )
         filesystems.make_fat(image, layout.by_role("system-boot"), boot, identity, run=run)
         _embed_grub(image, gadget, layout, work, identity, run=run)
         on_step("compute the digest")
@@ -88,10 +91,13 @@ def assemble(
         )
 
 
+def _quiet(step: str) -> None:
+    log.debug("step", step=step)
+
+
 def check_sizes(contents: Contents, layout: Layout) -> None:
     """Raises BuildError for the first filesystem that its content cannot fit on."""
-    for root, role in (("system", "system-a"), ("writable", "system-data")):
-        partition = layout.by_role(role)  # type: ignore[arg-type]
+    for root, partition in (("system", layout.by_role("system-a")), ("writable", layout.by_role("system-data"))):
         room = int(partition.size_bytes * (1 - _EXT4_OVERHEAD)) - _JOURNAL_BYTES
         _check_room(contents.size_bytes(root), room, partition.structure)
     kernels = sum(size for name, size in contents.files.items() if name.startswith("assets/"))
@@ -181,7 +187,7 @@ def _make_ext4(
     image: Path, tars: Sequence[Path], tree: Path, layout: Layout, identity: ImageIdentity, *, run: Run
 ) -> None:
     system, writable = layout.by_role("system-a"), layout.by_role("system-data")
-    filesystems.fill_ext4(image, tars, tree, system, writable, identity, run=run)
+    filesystems.fill_ext4(image, tars, tree, identity, system=system, writable=writable, run=run)
     filesystems.empty_ext4(image, layout.by_role("system-b"), identity, run=run)
 
 
@@ -190,9 +196,9 @@ def _boot_content(
     gadget: Gadget,
     gadget_folder: Path,
     identity: ImageIdentity,
+    *,
     part_names: Sequence[str],
     work: Path,
-    *,
     run: Run,
 ) -> dict[str, Path | None]:
     """Everything on system-boot: what the tarballs have in boot/, GRUB, the kernel of slot a, how it was made."""

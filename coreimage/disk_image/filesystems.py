@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -38,10 +39,10 @@ def fill_ext4(
     image: Path,
     tars: Iterable[Path],
     tree: Path,
-    system: Partition,
-    writable: Partition,
     identity: ImageIdentity,
     *,
+    system: Partition,
+    writable: Partition,
     run: Run,
 ) -> None:
     """Unpacks plain tars in order and makes the filesystems of slot a and `writable` from them.
@@ -135,23 +136,12 @@ def make_fat(
             run(["mcopy", "-m", "-i", place, source, f"::{name}"], env=env)
 
 
-class _settings:  # noqa: N801
+@contextmanager
+def _settings(identity: ImageIdentity) -> Iterator[dict[str, str]]:
     """The environment in which mke2fs makes the same bytes each time."""
-
-    def __init__(self, identity: ImageIdentity) -> None:
-        self._epoch = str(identity.epoch)
-        self._file = as_file(files("coreimage.disk_image") / "files" / "mke2fs.conf")
-
-    def __enter__(self) -> dict[str, str]:
-        path = self._file.__enter__()
-        return {
-            "MKE2FS_CONFIG": str(path),
-            "E2FSPROGS_FAKE_TIME": self._epoch,
-            "SOURCE_DATE_EPOCH": self._epoch,
-        }
-
-    def __exit__(self, *error: object) -> None:
-        self._file.__exit__(None, None, None)
+    epoch = str(identity.epoch)
+    with as_file(files("coreimage.disk_image") / "files" / "mke2fs.conf") as path:
+        yield {"MKE2FS_CONFIG": str(path), "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}
 
 
 def _quoted(argv: Iterable[str]) -> str:

@@ -19,7 +19,10 @@ EFI_FILES: dict[Architecture, tuple[str, str]] = {
 }
 GRUBENV_BYTES = 1024
 _GRUBENV_HEADER = b"# GRUB Environment Block\n"
-_MODULES = ["part_gpt", "fat", "ext2", "normal", "configfile", "linux", "boot", "loadenv", "test", "echo", "serial", "terminal", "reboot", "halt", "ls", "cat", "search", "search_label", "minicmd"]
+_MODULES = (
+    *("part_gpt", "fat", "ext2", "normal", "configfile", "linux", "boot", "loadenv", "test", "echo"),
+    *("serial", "terminal", "reboot", "halt", "ls", "cat", "search", "search_label", "minicmd"),
+)
 _BOOT_CODE_BYTES = 440
 _KERNEL_SECTOR_OFFSET = 0x5C
 """In boot.img: 64-bit sector of core.img (GRUB_BOOT_MACHINE_KERNEL_SECTOR)."""

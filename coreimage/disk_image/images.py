@@ -13,7 +13,6 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -25,8 +24,10 @@ from coreimage.process import Run
 from coreimage.storage import Store, open_blob, put_blob_file
 
 CHUNK_BYTES = 16 << 20
+_HOLE_BYTES = 64 << 10
+_ZEROS = bytes(CHUNK_BYTES)
 _PRESET = 0
-"""Of xz: on a root filesystem, preset 1 is 40 % slower and 5 % smaller."""
+"""Of xz: the fastest; an image is stored once for each version and read often."""
 
 
 def store_image(assembled: AssembledImage, *, store: Store, work_folder: Path) -> DiskImage:
@@ -59,11 +60,7 @@ def fetch_image(image: DiskImage, path: Path, *, store: Store) -> Path:
     """The raw image as a sparse file at `path`; verified, and nothing is left there on failure."""
     try:
         with open_blob(store, image.image) as source, path.open("wb") as target:
-            size_bytes = decompress(source, target)
-        if size_bytes != image.raw_size_bytes:
-            raise VerificationError(
-                f"unpacks to {size_bytes} bytes instead of {image.raw_size_bytes}", where=image.image.uri
-            )
+            decompress(source, target)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -100,17 +97,23 @@ def decompress(source: BinaryIO, target: BinaryIO) -> int:
     """Writes what a row of xz streams unpacks to, with holes for zeros, and gives its size in bytes."""
     size_bytes = 0
     for content in _contents(source):
-        if content is None:
-            size_bytes += CHUNK_BYTES
-        else:
-            target.seek(size_bytes)
-            size_bytes += target.write(content) if any_content(content) else len(content)
+        if content is not None:
+            _write_sparsely(content, target, size_bytes)
+        size_bytes += CHUNK_BYTES if content is None else len(content)
     target.truncate(size_bytes)
     return size_bytes
 
 
-def any_content(chunk: bytes) -> bool:
-    return chunk.count(0) != len(chunk)
+def _write_sparsely(content: bytes, target: BinaryIO, offset_bytes: int) -> None:
+    for start in range(0, len(content), _HOLE_BYTES):
+        block = content[start : start + _HOLE_BYTES]
+        if not _empty(block):
+            target.seek(offset_bytes + start)
+            target.write(block)
+
+
+def _empty(block: bytes) -> bool:
+    return block == (_ZEROS if len(block) == CHUNK_BYTES else _ZEROS[: len(block)])
 
 
 def _contents(source: BinaryIO) -> Iterator[bytes | None]:
@@ -133,18 +136,14 @@ def _contents(source: BinaryIO) -> Iterator[bytes | None]:
         if decoder.eof:
             decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
         yield content
-    with suppress(EOFError):
-        source.read(1)
     if not fresh:
         raise VerificationError("the compressed image is cut short", resolution="delete it and run again")
 
 
 def _stream(chunk: bytes) -> bytes:
-    return (
-        _zero_stream() if len(chunk) == CHUNK_BYTES and not any_content(chunk) else lzma.compress(chunk, preset=_PRESET)
-    )
+    return _zero_stream() if len(chunk) == CHUNK_BYTES and _empty(chunk) else lzma.compress(chunk, preset=_PRESET)
 
 
 @lru_cache(maxsize=1)
 def _zero_stream() -> bytes:
-    return lzma.compress(bytes(CHUNK_BYTES), preset=_PRESET)
+    return lzma.compress(_ZEROS, preset=_PRESET)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -80,11 +81,11 @@ def personalise(image: Path, login: Login, epoch: int, *, run: Run, work_folder:
     if writable is None:
         raise BuildError("has no partition called writable", where=str(image), resolution="is this one of our images?")
     place = f"{image}?offset={writable.offset_bytes}"
-    present = run(["debugfs", "-R", f"stat /{_EXTRAUSERS}", place]).output
-    if "Inode:" in present:
+    if _present(place, SeedFile(f"{_EXTRAUSERS}/passwd", None, 0), run=run):
         raise UsageError("the image has a login already", where=str(image), resolution="start from a fresh image")
     with tempfile.TemporaryDirectory(prefix="login-", dir=work_folder) as folder:
-        commands = debugfs_commands(seed(login, hashed), Path(folder))
+        files = [file for file in seed(login, hashed) if file.content is not None or not _present(place, file, run=run)]
+        commands = debugfs_commands(files, Path(folder))
         debugfs(place, commands, epoch, run=run)
 
 
@@ -125,7 +126,7 @@ def seed(login: Login, hashed_password: str) -> tuple[SeedFile, ...]:
     return tuple(sorted([*folders, *files], key=lambda file: file.path))
 
 
-def debugfs_commands(files: tuple[SeedFile, ...], folder: Path) -> str:
+def debugfs_commands(files: Sequence[SeedFile], folder: Path) -> str:
     """The batch that makes these files; their contents are put into `folder` for it."""
     lines = []
     for number, file in enumerate(files):
@@ -139,6 +140,10 @@ def debugfs_commands(files: tuple[SeedFile, ...], folder: Path) -> str:
         fields = {"mode": f"0{kind | file.mode:o}", "uid": file.uid, "gid": file.gid}
         lines += [f"set_inode_field /{file.path} {field} {value}" for field, value in fields.items()]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _present(place: str, file: SeedFile, *, run: Run) -> bool:
+    return "Inode:" in run(["debugfs", "-R", f"stat /{file.path}", place]).output
 
 
 def _line(*fields: object) -> bytes:

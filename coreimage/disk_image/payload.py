@@ -40,7 +40,7 @@ class Contents:
 
 
 def unpacked_tar(part: Path, target: Path, limit_bytes: int, *, run: Run) -> Path:
-    """Decompresses a tarball (xz or gzip, told by its first bytes; or plain). Raises BuildError beyond `limit_bytes`."""
+    """Decompresses a tarball: xz or gzip, told by its first bytes, or plain. Raises BuildError beyond `limit_bytes`."""
     with part.open("rb") as file:
         magic = file.read(6)
     decompressor = next((argv for start, argv in _DECOMPRESSORS.items() if magic.startswith(start)), None)

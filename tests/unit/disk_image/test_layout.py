@@ -37,11 +37,11 @@ def _with(number: int, **changes: object) -> Gadget:
 
 
 def test_overlap_and_overflow_are_refused_by_name() -> None:
-    with pytest.raises(BuildError, match="structure system-b.*taken up to sector 3162111"):
+    with pytest.raises(BuildError, match=r"structure system-b.*taken up to sector 3162111"):
         plan_layout(_with(3, offset="1G"), image_size_bytes(4))
-    with pytest.raises(BuildError, match="structure writable.*does not fit"):
+    with pytest.raises(BuildError, match=r"structure writable.*does not fit"):
         plan_layout(_with(4, size="3G"), image_size_bytes(4))
-    with pytest.raises(BuildError, match="structure writable.*does not fit"):
+    with pytest.raises(BuildError, match=r"structure writable.*does not fit"):
         plan_layout(GADGET, 5259264 * 512 + (100 << 20))
 
 
