@@ -1,0 +1,5 @@
+"""`python -m coreimage.cli` is `coreimage`."""
+
+from coreimage.cli import main
+
+main()

@@ -1,0 +1,128 @@
+"""Prefect for one command: a server of our own when none is named, as a child that cannot outlive us.
+
+Nothing here imports Prefect: its settings are read when it is first imported, so they are set before.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from coreimage.errors import HostError
+from coreimage.process import Child, spawn
+
+log = structlog.get_logger("coreimage.prefect")
+
+_API_URL = "PREFECT_API_URL"
+_READY_WITHIN_S = 120.0
+"""The very first start migrates an empty database: 20 to 26 s on two busy cores, more on a slow disk."""
+_ATTEMPTS = 3
+_POLL_S = 0.1
+
+_SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "coreimage",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_CLI_PROMPT": "false",
+}
+_QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+
+_ONE_COMMAND = {
+    "PREFECT_UI_ENABLED": "false",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    # Nobody schedules or expects anything of a server that lives for one command.
+    **{
+        f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
+        for service in ("SCHEDULER", "LATE_RUNS", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "FOREMAN", "TRIGGERS")
+    },
+}
+
+
+@contextmanager
+def prefect_api(folder: Path, *, debug: bool = False) -> Iterator[str]:
+    """The API's URL, set in the environment for the block: the one that is set already, else a server of our own.
+
+    `folder` becomes PREFECT_HOME unless that is set. To be entered before Prefect is imported.
+    Raises HostError when the server does not become ready.
+    """
+    os.environ.setdefault("PREFECT_HOME", str(folder.absolute()))
+    for name, value in {**_SETTINGS, **({} if debug else _QUIET)}.items():
+        os.environ.setdefault(name, value)
+    if _API_URL in os.environ:
+        yield os.environ[_API_URL]
+        return
+    with server(Path(os.environ["PREFECT_HOME"]), _ONE_COMMAND) as url:
+        os.environ[_API_URL] = url
+        try:
+            yield url
+        finally:
+            del os.environ[_API_URL]
+
+
+@contextmanager
+def server(home: Path, settings: Mapping[str, str]) -> Iterator[str]:
+    """Prefect's server with its database below `home`, as long as the block; `settings` go before the environment's."""
+    home.mkdir(parents=True, exist_ok=True)
+    last_lines: deque[str] = deque(maxlen=20)
+    for _ in range(_ATTEMPTS):
+        port = free_port()
+        with spawn(_argv(port), env=_environment(settings)) as child:
+            threading.Thread(target=_drain, args=(child, home / "server.log", last_lines), daemon=True).start()
+            if _ready(child, port):
+                log.debug("Prefect server started", port=port, pid=child.pid)
+                yield f"http://127.0.0.1:{port}/api"
+                return
+    output = "".join(f"\n  | {line}" for line in last_lines)
+    raise HostError(
+        f"Prefect's server did not become ready{output}",
+        where=str(home),
+        resolution="read server.log there; or start one with `prefect server start` and set PREFECT_API_URL",
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _argv(port: int) -> list[str]:
+    application = ["--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error"]
+    return [sys.executable, "-m", "uvicorn", *application, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PREFECT_", "PYTHON"))}
+    return {**kept, **settings}
+
+
+def _drain(child: Child, path: Path, last_lines: deque[str]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for line in child.lines():
+            last_lines.append(line)
+            file.write(f"{line}\n")
+            file.flush()
+
+
+def _ready(child: Child, port: int) -> bool:
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while child.running() and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(_POLL_S)
+    return False

@@ -1,0 +1,175 @@
+"""From archives to a released channel. Read `build_channel` top to bottom: it is the story."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+from prefect import flow
+
+from coreimage import disk_image, logs, rootfs
+from coreimage.config import ChannelConfig, Project, load_project
+from coreimage.errors import BootError, NotFoundError
+from coreimage.model import (
+    Architecture,
+    ArchiveRelease,
+    ArtifactRef,
+    BootReport,
+    Candidate,
+    DeviceBuild,
+    DiskImage,
+    PackageLock,
+    PublishedBuild,
+    RootfsBuild,
+)
+from coreimage.publication import BuildContent
+from coreimage.storage import read_blob
+from flows.report import package_changes, show_failed_boot, show_result, why
+from flows.result import BuildResult, DeviceResult
+from flows.steps import Steps
+from tasks import boot_test, publication, system_image
+from tasks import disk_image as images
+from tasks import rootfs as chroots
+from tasks.site import Site
+
+log = structlog.get_logger("coreimage.build")
+
+
+@flow(name="build-channel", flow_run_name="{channel}", persist_result=True, result_serializer="json")
+def build_channel(
+    channel: str,
+    project_file: str = "deployments/debian-core.yaml",
+    store_url: str = "var/store",
+    keys_folder: str = "var/keys",
+    devices: tuple[str, ...] = (),
+    refresh: bool = False,
+) -> BuildResult:
+    """Builds a channel from its archives and releases it once it boots.
+
+    Run again with nothing changed, it looks at the archives and finds every other step remembered: no build id and no
+    version is allotted. `devices` limits the run (default: all of the channel); `refresh` does every step anew.
+    A failed boot raises BootError and leaves the channel as it was.
+    """
+    logs.configure()
+    return Build(
+        channel, project_file, Site(store_url=store_url, keys_folder=keys_folder), devices, refresh=refresh
+    ).run()
+
+
+class Build:
+    """One run of a channel: what it is about, and the steps it has taken."""
+
+    def __init__(self, channel: str, project_file: str, site: Site, devices: tuple[str, ...], *, refresh: bool) -> None:
+        self.project = load_project(Path(project_file))
+        self.channel, self.config = channel, self.project.channel(channel)
+        self.devices = chosen_devices(channel, self.config, devices)
+        self.site, self.store, self.steps = site, site.store(), Steps(refresh=refresh)
+        self.changes: dict[str, tuple[str, ...]] = {}
+        self.probed: dict[tuple[rootfs.ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
+
+    def run(self) -> BuildResult:
+        log.info("building", channel=self.channel, devices=",".join(self.devices), store=self.store.url)
+        content = self.content()
+        published = self.steps.take(publication.publish_build, content, site=self.site)
+        self.steps.take(system_image.publish_keyrings, site=self.site)
+        devices = tuple(self.device(name, published) for name in self.devices)
+        self.mark_good(published, devices)
+        result = BuildResult(channel=self.channel, published=published, devices=devices, steps=self.steps.taken)
+        show_result(result, self.changes)
+        log.info(why(result), channel=self.channel, versions=",".join(str(d.release.version) for d in devices))
+        return result
+
+    def content(self) -> BuildContent:
+        """Every rootfs and device part that the channel's dated build publishes."""
+        series = self.project.config.series[self.config.series]
+        return BuildContent(
+            project=self.project.config.project,
+            series=self.config.series,
+            codename=series.codename,
+            product=series.product,
+            image_type=self.config.image_type,
+            rootfs=tuple(self.rootfs(architecture) for architecture in architectures(self.project, self.devices)),
+            devices=tuple(self.device_part(device) for device in self.devices),
+        )
+
+    def rootfs(self, architecture: Architecture) -> RootfsBuild:
+        spec = rootfs.rootfs_spec(self.project, self.channel, architecture, store=self.store)
+        lock = self.lock(spec, self.project.config.series[self.config.series].product, architecture)
+        return self.steps.take(chroots.build_rootfs, spec, lock, site=self.site)
+
+    def device_part(self, device: str) -> DeviceBuild:
+        spec = rootfs.device_spec(self.project, self.channel, device, store=self.store)
+        lock = self.lock(spec, device, self.project.config.devices[device].architecture)
+        return self.steps.take(chroots.build_device, spec, lock, site=self.site)
+
+    def lock(self, spec: chroots.Spec, part: str, architecture: Architecture) -> ArtifactRef:
+        """Which packages, exactly: planned from how the archives stand now, and recorded for the next plan."""
+        releases = self.releases(spec)
+        pointer = chroots.lock_pointer(self.project.config.project, self.config.series, part, architecture)
+        previous = chroots.previous_lock(pointer, self.store)
+        lock = self.steps.take(chroots.plan_packages, spec, releases, previous, site=self.site)
+        planned = PackageLock.model_validate_json(read_blob(self.store, lock))
+        self.changes[f"{part}/{architecture}"] = package_changes(previous, planned)
+        chroots.move_lock_pointer(pointer, lock, self.store)
+        return lock
+
+    def releases(self, spec: chroots.Spec) -> tuple[ArchiveRelease, ...]:
+        """How the archives stand: looked at once, so that all parts of a build are planned from the same state."""
+        if spec.archives not in self.probed:
+            self.probed[spec.archives] = self.steps.take(chroots.probe_archives, spec.archives, site=self.site)
+        return self.probed[spec.archives]
+
+    def device(self, device: str, published: PublishedBuild) -> DeviceResult:
+        """Candidate, image, boots; and only then the channel moves."""
+        candidate = self.candidate(device, published)
+        image = self.image(candidate)
+        boots = self.boots(image)
+        release = self.steps.take(system_image.release_candidate, candidate, site=self.site)
+        return DeviceResult(device=device, candidate=candidate, image=image, boots=boots, release=release)
+
+    def candidate(self, device: str, published: PublishedBuild) -> Candidate:
+        """The channel's next version. A remembered one that the channel has left behind is history: when an older
+        build comes back, it comes as a new version."""
+        arguments = published, self.channel, device, self.config.description, self.config.compression
+        candidate = self.steps.take(system_image.import_build, *arguments, site=self.site)
+        if candidate.version >= system_image.newest_version(self.channel, device, self.site):
+            return candidate
+        anew = system_image.import_build.with_options(refresh_cache=True)
+        return self.steps.take(anew, *arguments, site=self.site)
+
+    def image(self, candidate: Candidate) -> DiskImage:
+        device = self.project.config.devices[candidate.device]
+        gadget = disk_image.pack_gadget(self.project.path(device.gadget), store=self.store)
+        return self.steps.take(images.assemble_image, candidate, gadget, device.architecture, site=self.site)
+
+    def boots(self, image: DiskImage) -> tuple[BootReport, ...]:
+        try:
+            return tuple(
+                self.steps.take(boot_test.boot_test, image, firmware, site=self.site)
+                for firmware in self.config.boot_test
+            )
+        except BootError as error:
+            show_failed_boot(image.channel, image.device, error)
+            raise
+
+    def mark_good(self, published: PublishedBuild, devices: tuple[DeviceResult, ...]) -> None:
+        for architecture in architectures(self.project, self.devices):
+            evidence = tuple(
+                report for device in devices if device.image.architecture == architecture for report in device.boots
+            )
+            self.steps.take(publication.mark_good, published, architecture, evidence, site=self.site)
+
+
+def chosen_devices(channel: str, config: ChannelConfig, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The devices of a run, in the channel's order. Raises NotFoundError for one that the channel has not."""
+    unknown = [device for device in wanted if device not in config.devices]
+    if unknown:
+        raise NotFoundError(
+            f"device {unknown[0]!r} is not in channel {channel}", resolution=f"its devices: {', '.join(config.devices)}"
+        )
+    return tuple(device for device in config.devices if not wanted or device in wanted)
+
+
+def architectures(project: Project, devices: tuple[str, ...]) -> tuple[Architecture, ...]:
+    """Sorted, each once."""
+    return tuple(sorted({project.config.devices[device].architecture for device in devices}))

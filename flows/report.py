@@ -1,0 +1,74 @@
+"""What a run shows in Prefect's UI: Markdown, made at its uncached end so that every run has it."""
+
+from __future__ import annotations
+
+import re
+
+from prefect.artifacts import create_markdown_artifact
+
+from coreimage.errors import BootError
+from coreimage.model import BootReport, PackageLock
+from flows.result import BuildResult, DeviceResult
+
+
+def show_result(result: BuildResult, locks: dict[str, tuple[str, ...]]) -> None:
+    create_markdown_artifact(
+        markdown_of(result, locks), key=_key("build", result.channel), description="What this run built"
+    )
+
+
+def show_failed_boot(channel: str, device: str, error: BootError) -> None:
+    text = f"# {channel} for {device} was not released\n\nThe channel is as it was.\n\n```\n{error}\n```\n"
+    create_markdown_artifact(text, key=_key("boot", channel), description="Why nothing was released")
+
+
+def why(result: BuildResult) -> str:
+    """One sentence: what was done anew, or why nothing was."""
+    anew = [step.name for step in result.steps if not step.cached]
+    if not anew:
+        return "nothing to build: archives, configuration and code are as they were"
+    return f"done anew: {', '.join(dict.fromkeys(anew))}"
+
+
+def markdown_of(result: BuildResult, changes: dict[str, tuple[str, ...]]) -> str:
+    """`changes` maps a product or device to its package changes, one line each."""
+    parts = [f"# {result.channel}\n\nBuild `{result.published.build_id}`; {why(result)}."]
+    parts += [_device(device) for device in result.devices]
+    parts += [_packages(part, lines) for part, lines in changes.items()]
+    files = "\n".join(
+        f"| {file.name} | {file.artifact.size_bytes} | `{file.artifact.sha256}` |" for file in result.published.files
+    )
+    parts.append(f"## Published files\n\n| name | bytes | sha256 |\n|---|---|---|\n{files}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _packages(part: str, lines: tuple[str, ...]) -> str:
+    return f"## Packages of {part}\n\n" + ("\n".join(f"- {line}" for line in lines) or "no change")
+
+
+def package_changes(old: PackageLock | None, new: PackageLock) -> tuple[str, ...]:
+    """One line per package that came, went or changed its version; sorted by name."""
+    before = {package.name: package.version for package in old.packages} if old else {}
+    after = {package.name: package.version for package in new.packages}
+    if not old:
+        return (f"first lock: {len(after)} packages",)
+    changed = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
+    return tuple(f"{name}: {before.get(name, 'new')} → {after.get(name, 'gone')}" for name in changed)
+
+
+def _device(result: DeviceResult) -> str:
+    image = result.image.image
+    heading = f"## {result.device}: version {result.release.version}\n\nImage `{image.uri}`, {image.size_bytes} bytes."
+    return "\n\n".join([heading, *(_boot(report) for report in result.boots)])
+
+
+def _boot(report: BootReport) -> str:
+    verdict = "booted" if report.passed else "did NOT boot"
+    lines = "\n".join(report.last_lines)
+    head = f"### {report.firmware}: {verdict} in {report.duration_s:.0f} s ({report.accelerator})"
+    return f"{head}\n\n{report.reason}\n\n```\n{lines}\n```"
+
+
+def _key(*words: str) -> str:
+    """Prefect's artifact keys know `[a-z0-9-]` only."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")

@@ -1,0 +1,36 @@
+"""What a run of a channel leaves: every artifact by its digest, and which steps were done anew."""
+
+from __future__ import annotations
+
+from coreimage.model import BootReport, Candidate, DiskImage, PublishedBuild, Release, Value
+
+
+class Step(Value):
+    """One step of the run; `cached` when its result was remembered."""
+
+    name: str
+    cached: bool
+
+
+class DeviceResult(Value):
+    """One device of the channel. `boots` has one report per firmware of the gate; `image` is what booted."""
+
+    device: str
+    candidate: Candidate
+    image: DiskImage
+    boots: tuple[BootReport, ...]
+    release: Release
+
+
+class BuildResult(Value):
+    """`devices` is in the order of the channel; `steps` in the order they were taken."""
+
+    channel: str
+    published: PublishedBuild
+    devices: tuple[DeviceResult, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether every step that could be remembered was."""
+        return all(step.cached for step in self.steps)

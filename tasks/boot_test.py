@@ -1,0 +1,25 @@
+"""The boot gate as a task."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from coreimage import boot_test as room
+from coreimage import disk_image
+from coreimage.model import BootReport, DiskImage, Firmware
+from coreimage.process import run, spawn
+from tasks.caching import artifact_task
+from tasks.site import Site
+
+
+@artifact_task(code=["coreimage.boot_test"])
+def boot_test(image: DiskImage, firmware: Firmware, *, site: Site) -> BootReport:
+    """Raises BootError for an image that does not boot, so that only a pass is remembered."""
+    store = site.store()
+    with tempfile.TemporaryDirectory(prefix="boot-") as name:
+        work = Path(name)
+        raw = disk_image.fetch_image(image, work / "disk.img", store=store)
+        report = room.boot_test(raw, image.raw_sha256, firmware, store=store, run=run, spawn=spawn, work_folder=work)
+    room.require_boot(report)
+    return report

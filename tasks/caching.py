@@ -1,0 +1,127 @@
+"""One factory for all cached tasks: the key, the belief in a record, and what is tried again.
+
+A record in the result storage is believed only while every artifact it names is in the store with its recorded size;
+otherwise the step runs again. Key and result are one object (no key storage), so neither can outlive the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, cast
+
+import structlog
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.results import ResultStore
+from prefect.tasks import exponential_backoff
+from prefect.types._datetime import now
+
+from coreimage.errors import CoreimageError
+from coreimage.storage import Store
+from tasks.identity import cache_key, code_digest, references
+from tasks.site import Site
+
+P = ParamSpec("P")
+R = TypeVar("R")
+log = structlog.get_logger("coreimage.cache")
+
+SITE = "site"
+"""The parameter of every task that says where it works: never part of a key."""
+
+_RETRIES = 3
+_BACKOFF_S = 2.0
+_JITTER = 0.5
+
+
+def artifact_task(
+    *, code: Sequence[str], recipe: str = "1", exclude: Sequence[str] = (), name: str | None = None
+) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Makes a function a task whose result is remembered by the content of its inputs.
+
+    `code` names the packages that do its work: a change of what they do makes new keys, and so does another `recipe`
+    (for a change elsewhere, say in a tool). The parameter `site` and those in `exclude` are not part of the key.
+    Only errors that say `retryable` are tried again: three times, 2, 4 and 8 s apart, up to half as much jitter added.
+    """
+
+    policy = ArtifactPolicy(code=tuple(code), recipe=recipe, excluded=frozenset({SITE, *exclude}))
+    return _task(policy, name)
+
+
+def live_task(*, name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Makes a function a task that runs every time, with the same retries as an `artifact_task`."""
+    return _task(NO_CACHE, name)
+
+
+def _task(policy: CachePolicy, name: str | None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        made = task(
+            name=name or cast("Any", function).__name__.replace("_", "-"),
+            cache_policy=policy,
+            persist_result=policy is not NO_CACHE,
+            result_serializer="json",
+            retries=_RETRIES,
+            retry_delay_seconds=exponential_backoff(_BACKOFF_S),
+            retry_jitter_factor=_JITTER,
+            retry_condition_fn=may_help_to_retry,
+        )
+        return cast("Task[P, R]", made(function))
+
+    return decorate
+
+
+def may_help_to_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, CoreimageError) and error.retryable
+
+
+@dataclass
+class ArtifactPolicy(CachePolicy):
+    """Prefect's question "what is the key?", answered from content; a record that lost its blobs is expired first."""
+
+    code: tuple[str, ...] = ()
+    recipe: str = "1"
+    excluded: frozenset[str] = frozenset({SITE})
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str:
+        key = self.key(task_ctx.task.name, inputs)
+        site = inputs[SITE]
+        assert isinstance(site, Site)  # noqa: S101
+        gone = expire_unless_whole(task_ctx.result_store, key, site.store())
+        log.info("cache key", key=key, **({"gone": gone} if gone else {}))
+        return key
+
+    def key(self, task_name: str, inputs: Mapping[str, Any]) -> str:
+        kept = {name: value for name, value in inputs.items() if name not in self.excluded}
+        return cache_key(task_name, f"{self.recipe}-{code_digest(*self.code)}", kept)
+
+
+def expire_unless_whole(results: ResultStore, key: str, store: Store) -> str:
+    """Expires the record of `key` if the store lacks an artifact that it names; gives that artifact's place, or ""."""
+    if not results.exists(key):
+        return ""
+    try:
+        remembered = results.read(key).result
+    except Exception:
+        # A record that cannot be read is no hit: the engine would say so too late, as a failure of the task.
+        log.warning("unreadable record", key=key)
+        remembered, gone = None, key
+    else:
+        gone = next((ref.uri for ref in references(remembered) if not _is_whole(store, ref.uri, ref.size_bytes)), "")
+    if gone:
+        results.write(remembered, key=key, expiration=cast("Any", now("UTC") - timedelta(seconds=1)))
+    return gone
+
+
+def _is_whole(store: Store, uri: str, size_bytes: int) -> bool:
+    found = store.head(uri)
+    return found is not None and found.size_bytes == size_bytes

@@ -1,0 +1,52 @@
+"""The disk image as a task: made of what a device would download, never of what the build left behind."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from coreimage import disk_image
+from coreimage.client import Session
+from coreimage.flash import WEB_ROOT, StoreWeb, flash
+from coreimage.image_server import GpgvVerify
+from coreimage.model import Architecture, ArtifactRef, Candidate, DiskImage
+from coreimage.process import run
+from coreimage.storage import Store
+from tasks.caching import artifact_task
+from tasks.site import Site, live_lines
+
+_CODE = ("coreimage.disk_image", "coreimage.client", "coreimage.flash", "coreimage.tarball")
+_ARCHIVE_MASTER = f"{WEB_ROOT}gpg/archive-master.tar.xz"
+
+
+@artifact_task(code=_CODE)
+def assemble_image(candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, *, site: Site) -> DiskImage:
+    return assemble_candidate(candidate, gadget, architecture, site)
+
+
+def assemble_candidate(candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, site: Site) -> DiskImage:
+    store = site.store()
+    with tempfile.TemporaryDirectory(prefix="assemble-") as name:
+        work = Path(name)
+        folder = disk_image.unpack_gadget(gadget, work / "gadget", store=store)
+        made = flash(
+            candidate_session(candidate, store),
+            candidate.channel,
+            candidate.device,
+            architecture,
+            gadget_folder=folder,
+            output=work / "disk.img",
+            run=run,
+            work_folder=work,
+            on_step=live_lines("flash"),
+        )
+        return disk_image.store_image(made, store=store, work_folder=work)
+
+
+def candidate_session(candidate: Candidate, store: Store) -> Session:
+    """The ordinary client, pointed at the candidate's own channels document."""
+    with store.open(_ARCHIVE_MASTER) as file:
+        archive_master = file.read()
+    channels_path = candidate.channels.uri.removeprefix(WEB_ROOT)
+    return Session(StoreWeb(store), GpgvVerify(run), archive_master, time.time, channels_path=channels_path)

@@ -1,0 +1,25 @@
+"""Dated builds as tasks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from coreimage import publication
+from coreimage.model import Architecture, BootReport, PublishedBuild
+from coreimage.publication import BuildContent
+from tasks.caching import artifact_task
+from tasks.site import Site
+
+_CODE = ("coreimage.publication",)
+
+
+@artifact_task(code=_CODE)
+def publish_build(content: BuildContent, *, site: Site) -> PublishedBuild:
+    return publication.publish_build(content, store=site.store(), signer=site.signer(), now=datetime.now(UTC))
+
+
+@artifact_task(code=_CODE)
+def mark_good(
+    published: PublishedBuild, architecture: Architecture, evidence: tuple[BootReport, ...], *, site: Site
+) -> None:
+    publication.mark_good(published, architecture, evidence, store=site.store(), now=datetime.now(UTC))

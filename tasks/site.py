@@ -1,0 +1,30 @@
+"""Where a run works: its store and its keys, by name. A value without secrets, so that it may be a task's parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from coreimage.model import Value
+from coreimage.signing import GnupgSigner, Signer
+from coreimage.storage import Store, open_store
+
+
+class Site(Value):
+    """`store_url` as `--store` takes it; `keys_folder` holds the signing keys, on the machine that runs the task."""
+
+    store_url: str
+    keys_folder: str
+
+    def store(self) -> Store:
+        return open_store(self.store_url)
+
+    def signer(self) -> Signer:
+        return GnupgSigner(Path(self.keys_folder))
+
+
+def live_lines(program: str) -> Callable[[str], None]:
+    """Sends each line of a child's output to the run's log as it comes."""
+    return structlog.get_logger(f"coreimage.{program}").info  # type: ignore[no-any-return]

@@ -1,0 +1,60 @@
+"""The channel tree as tasks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from coreimage import system_image
+from coreimage.model import Candidate, PublishedBuild, Release
+from coreimage.process import run
+from coreimage.system_image.documents import newest_version as newest
+from coreimage.system_image.tree import read_channels, read_images
+from tasks.caching import artifact_task, live_task
+from tasks.site import Site
+
+_CODE = ("coreimage.system_image", "coreimage.tarball")
+
+
+@live_task()
+def publish_keyrings(*, site: Site) -> None:
+    """Devices trust the channel through these; writing them again changes nothing."""
+    system_image.publish_keyrings(store=site.store(), signer=site.signer(), now=_now)
+
+
+@artifact_task(code=_CODE)
+def import_build(
+    published: PublishedBuild,
+    channel: str,
+    device: str,
+    description: str,
+    compression: Literal["fast", "small"],
+    *,
+    site: Site,
+) -> Candidate:
+    return system_image.import_build(
+        published,
+        channel,
+        device,
+        store=site.store(),
+        signer=site.signer(),
+        run=run,
+        now=_now,
+        description=description,
+        compression=compression,
+    )
+
+
+@artifact_task(code=_CODE)
+def release_candidate(candidate: Candidate, *, site: Site) -> Release:
+    return system_image.release_candidate(candidate, store=site.store(), signer=site.signer(), now=_now)
+
+
+def newest_version(channel: str, device: str, site: Site) -> int:
+    """The version that the channel names now; 0 for none."""
+    store, signer = site.store(), site.signer()
+    return newest(read_images(store, read_channels(store, signer).document, channel, device))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

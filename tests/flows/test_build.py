@@ -1,0 +1,319 @@
+"""The wiring of `build_channel`: real Prefect, store and publication; small stand-ins for what builds and boots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from coreimage import boot_test, disk_image, http, rootfs, system_image
+from coreimage.errors import BootError, NotFoundError
+from coreimage.model import (
+    JSON,
+    LOG,
+    TAR_GZ,
+    ArchiveRelease,
+    ArtifactRef,
+    BootReport,
+    Candidate,
+    DeviceBuild,
+    DiskImage,
+    LockedPackage,
+    PackageLock,
+    PublishedBuild,
+    PublishedFile,
+    Release,
+    RootfsBuild,
+    Value,
+)
+from coreimage.storage import Store, open_store, put_blob_bytes, read_blob
+from flows.build import build_channel
+from flows.result import BuildResult
+from tasks import disk_image as images
+from tasks import system_image as channels
+from tasks.site import Site
+
+CHANNEL = "tiny/1/edge"
+PROJECT = """
+project: tiny
+series:
+  "1":
+    codename: trixie
+    archives: [{suites: [trixie]}]
+    rootfs: {packages: [base]}
+devices:
+  board: {architecture: amd64, gadget: gadget, packages: [kernel]}
+channels:
+  tiny/1/edge: {series: "1", devices: [board]}
+"""
+DIGEST = "0" * 64
+
+
+class Spec(Value):
+    name: str
+    archives: tuple[str, ...] = ("http://archive.test trixie",)
+
+
+class Rooms:
+    """Stand-ins for the stages: they count their calls and store real bytes. `suite` is how the archive stands."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.calls, self.suite, self.boots = store, list[str](), "1" * 64, True
+
+    def blob(self, content: str, media_type: str = TAR_GZ) -> ArtifactRef:
+        return put_blob_bytes(self.store, content.encode(), media_type)
+
+    def probe(self, archives: Any, **effects: Any) -> tuple[ArchiveRelease, ...]:
+        self.calls.append("probe")
+        uri, suite = archives[0].split()
+        release = self.blob(self.suite, "text/plain")
+        return (
+            ArchiveRelease(
+                uri=uri, suite=suite, date="2026-01-01T00:00:00Z", release_sha256=self.suite, release=release
+            ),
+        )
+
+    def plan(self, spec: Spec, releases: Any, previous: PackageLock | None, **effects: Any) -> ArtifactRef:
+        self.calls.append(f"plan {spec.name} {'after another' if previous else 'first'}")
+        package = LockedPackage(
+            name=spec.name,
+            version=self.suite[0],
+            architecture="amd64",
+            sha256=DIGEST,
+            size_bytes=1,
+            filename="p.deb",
+            archive="a",
+        )
+        lock = PackageLock(architecture="amd64", epoch=1, packages=(package,), releases=releases)
+        return self.blob(lock.model_dump_json(), JSON)
+
+    def rootfs(self, spec: Spec, lock: ArtifactRef, *, on_line: Callable[[str], None], **effects: Any) -> RootfsBuild:
+        self.calls.append("rootfs")
+        on_line("I: extracting the rootfs")
+        parts = self.blob(f"rootfs {lock.sha256}"), self.blob("manifest"), self.blob("list"), self.blob("log", LOG)
+        tarball, manifest, filelist, log = parts
+        return RootfsBuild(
+            architecture="amd64", rootfs=tarball, manifest=manifest, filelist=filelist, lock=lock, log=log
+        )
+
+    def device(self, spec: Spec, lock: ArtifactRef, **effects: Any) -> DeviceBuild:
+        self.calls.append("device")
+        tarball, log = self.blob(f"device {lock.sha256}"), self.blob("log", LOG)
+        return DeviceBuild(
+            device="board", architecture="amd64", tarball=tarball, manifest=self.blob("m"), lock=lock, log=log
+        )
+
+    def candidate(self, published: PublishedBuild, channel: str, device: str, **effects: Any) -> Candidate:
+        self.calls.append("import")
+        taken = len(list(self.store.list("system-image/candidates/")))
+        document = self.blob(published.build_id, JSON)
+        self.store.put_bytes(f"system-image/candidates/{taken + 1}", b"", media_type=JSON)
+        return Candidate(
+            channel=channel,
+            device=device,
+            version=taken + 1,
+            version_detail="",
+            build_id=published.build_id,
+            index=document,
+            channels=document,
+            files=(PublishedFile(name="rootfs", artifact=published.files[0].artifact),),
+        )
+
+    def newest(self, channel: str, device: str, site: Site) -> int:
+        found = self.store.head("system-image/channels.json")
+        return int((Path(self.store.url[7:]) / found.key).read_text()) if found else 0
+
+    def release(self, candidate: Candidate, **effects: Any) -> Release:
+        self.calls.append("release")
+        self.store.put_bytes("system-image/channels.json", str(candidate.version).encode(), media_type=JSON)
+        return Release(
+            channel=candidate.channel, device=candidate.device, version=candidate.version, index=candidate.index
+        )
+
+    def image(self, candidate: Candidate, *rest: Any, **effects: Any) -> DiskImage:
+        self.calls.append("assemble")
+        return DiskImage(
+            channel=candidate.channel,
+            device=candidate.device,
+            version=candidate.version,
+            architecture="amd64",
+            image=self.blob(f"image {candidate.build_id}"),
+            raw_sha256=DIGEST,
+            raw_size_bytes=1,
+        )
+
+    def boot(self, image: Path, sha256: str, firmware: Any, **effects: Any) -> BootReport:
+        self.calls.append(f"boot {firmware}")
+        return BootReport(
+            image_sha256=sha256,
+            firmware=firmware,
+            accelerator="tcg",
+            passed=self.boots,
+            reason="login prompt" if self.boots else "kernel panic",
+            duration_s=1.0,
+            serial_log=self.blob("serial"),
+            last_lines=("board login:",),
+        )
+
+
+class Signer:
+    def fingerprint(self, role: Any) -> str:
+        return "F" * 40
+
+    def detached(self, role: Any, content: bytes) -> bytes:
+        return b"signed"
+
+
+def require_boot(report: BootReport) -> BootReport:
+    if not report.passed:
+        raise BootError(f"no boot: {report.reason}", resolution="read the serial log")
+    return report
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
+    (tmp_path / "gadget").mkdir()
+    (tmp_path / "tiny.yaml").write_text(PROJECT)
+    rooms = Rooms(open_store(str(tmp_path / "store")))
+    stages: dict[Any, dict[str, Any]] = {
+        rootfs: {
+            "rootfs_spec": lambda *a, **k: Spec(name="core"),
+            "device_spec": lambda *a, **k: Spec(name="kernel"),
+            "probe_archives": rooms.probe,
+            "plan_packages": rooms.plan,
+            "build_rootfs": rooms.rootfs,
+            "build_device": rooms.device,
+        },
+        system_image: {
+            "publish_keyrings": lambda **k: None,
+            "import_build": rooms.candidate,
+            "release_candidate": rooms.release,
+        },
+        disk_image: {
+            "pack_gadget": lambda folder, **k: rooms.blob("gadget"),
+            "fetch_image": lambda image, target, **k: target,
+        },
+        boot_test: {"boot_test": rooms.boot, "require_boot": require_boot},
+        channels: {"newest_version": rooms.newest},
+        images: {"assemble_candidate": rooms.image},
+        Site: {"signer": lambda self: Signer()},
+        http: {"fetch": None},
+    }
+    for owner, functions in stages.items():
+        for name, function in functions.items():
+            monkeypatch.setattr(owner, name, function, raising=False)
+    return rooms
+
+
+@pytest.fixture
+def build(tmp_path: Path, rooms: Rooms) -> Callable[..., BuildResult]:
+    def run(**options: Any) -> BuildResult:
+        rooms.calls.clear()
+        return build_channel(
+            CHANNEL,
+            project_file=str(tmp_path / "tiny.yaml"),
+            store_url=str(tmp_path / "store"),
+            keys_folder=str(tmp_path / "keys"),
+            **options,
+        )
+
+    return run
+
+
+WHOLE = [
+    "probe",
+    "plan core first",
+    "rootfs",
+    "plan kernel first",
+    "device",
+    "import",
+    "assemble",
+    "boot bios",
+    "boot uefi",
+    "release",
+]
+
+
+def test_the_story(build: Callable[..., BuildResult], rooms: Rooms) -> None:
+    result = build()
+    assert rooms.calls == WHOLE
+    assert [device.release.version for device in result.devices] == [1]
+    assert not result.unchanged
+    pointer = json.loads((Path(rooms.store.url[7:]) / "locks/tiny/1/core/amd64.json").read_text())
+    lock = PackageLock.model_validate_json(read_blob(rooms.store, ArtifactRef.model_validate(pointer)))
+    assert [package.name for package in lock.packages] == ["core"]
+
+
+def test_unchanged_only_looks_at_the_archives(build: Callable[..., BuildResult], rooms: Rooms) -> None:
+    first = build()
+    objects = [found.key for found in rooms.store.list()]
+    second = build()
+    assert rooms.calls == ["probe"]
+    assert second.unchanged
+    assert (second.published, second.devices) == (first.published, first.devices)
+    assert [found.key for found in rooms.store.list()] == objects
+
+
+def test_a_changed_archive_is_planned_from_the_last_lock(build: Callable[..., BuildResult], rooms: Rooms) -> None:
+    first = build()
+    rooms.suite = "2" * 64
+    second = build()
+    assert rooms.calls[:2] == ["probe", "plan core after another"]
+    assert second.devices[0].release.version == 2
+    assert second.published.build_id == f"{first.published.build_id}.1"
+
+
+def test_an_older_build_comes_back_as_a_new_version(build: Callable[..., BuildResult], rooms: Rooms) -> None:
+    first = build()
+    rooms.suite = "2" * 64
+    build()
+    rooms.suite = "1" * 64
+    third = build()
+    assert third.published == first.published
+    assert third.devices[0].release.version == 3
+    assert rooms.calls == ["probe", "import", "assemble", "boot bios", "boot uefi", "release"]
+
+
+def test_refresh_does_everything_anew(build: Callable[..., BuildResult], rooms: Rooms) -> None:
+    build()
+    build(refresh=True)
+    assert [call for call in rooms.calls if not call.startswith("plan")] == [
+        call for call in WHOLE if not call.startswith("plan")
+    ]
+
+
+def test_a_failed_boot_leaves_the_channel(build: Callable[..., BuildResult], rooms: Rooms) -> None:
+    build()
+    rooms.suite, rooms.boots = "2" * 64, False
+    with pytest.raises(BootError, match="kernel panic"):
+        build()
+    assert "release" not in rooms.calls
+    assert (Path(rooms.store.url[7:]) / "system-image/channels.json").read_text() == "1"
+    rooms.boots = True
+    build()
+    assert rooms.calls == ["probe", "boot bios", "boot uefi", "release"]
+
+
+def test_unknown_channels_and_devices_are_refused_before_anything_runs(
+    build: Callable[..., BuildResult], rooms: Rooms
+) -> None:
+    with pytest.raises(NotFoundError, match="board"):
+        build(devices=("bord",))
+    assert rooms.calls == []
+
+
+def test_the_failure_in_prefect_is_our_error_with_its_resolution(
+    build: Callable[..., BuildResult], rooms: Rooms
+) -> None:
+    rooms.boots = False
+    with pytest.raises(BootError):
+        build()
+    with get_client(sync_client=True) as client:
+        newest = max(client.read_flow_runs(), key=lambda run: str(run.created))
+        assert newest.state is not None
+        assert newest.state.name == "Failed"
+        assert "read the serial log" in (newest.state.message or "")
