@@ -23,6 +23,8 @@ from coreimage.storage import Store, blob_key, fetch_blob, put_blob_bytes, put_b
 
 _PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?$")
 _PLANNED = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$", re.M)
+_ESSENTIAL = "?and(?essential,?not(?exact-name(apt)))"
+"""apt counts itself among the essential packages (apt-patterns(7)); dpkg does not."""
 _INDEX_LIMIT_BYTES = 256 << 20
 
 
@@ -107,7 +109,7 @@ class _Apt:
         run(["apt-get", "-q", "update"], env=env)
         try:
             output = run(
-                ["apt-get", "-qq", "--print-uris", "install", "?essential", *self._spec.packages], env=env
+                ["apt-get", "-qq", "--print-uris", "install", _ESSENTIAL, *self._spec.packages], env=env
             ).output
         except ProcessError as error:
             known = run(["apt-cache", "pkgnames"], env=env).output.split()
@@ -135,9 +137,10 @@ def indexes(release: bytes, components: Sequence[str], architecture: str) -> lis
     """Path below the suite, sha256 and size of the smallest form of every Packages file that is wanted."""
     fields = ReleaseFile(release.splitlines())
     entries = {e["name"]: (e["sha256"], int(e["size"])) for e in fields.get("SHA256", [])}
-    # Debian lists binary-all and yet does not serve it: its packages are in every architecture's index.
+    # An archive may list binary-all and yet not serve it: these two fields tell (apt, deb/debmetaindex.cc).
     folded = "Packages" in fields.get("No-Support-for-Architecture-all", "").split()
-    architectures = (architecture,) if folded else (architecture, "all")
+    separate = "all" in fields.get("Architectures", "").split() and not folded
+    architectures = (architecture, "all") if separate else (architecture,)
     wanted = [f"{component}/binary-{arch}/Packages" for component in components for arch in architectures]
     forms = [next((name + end for end in (".xz", ".gz", "") if name + end in entries), None) for name in wanted]
     return [(form, *entries[form]) for form in forms if form]

@@ -1,0 +1,116 @@
+"""A small Debian-style archive made on the spot: real .debs, real indexes, signed by a key of its own."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coreimage.errors import InfrastructureError, NotFoundError, VerificationError
+from coreimage.process import run
+
+
+def simple_fetch(
+    url: str, path: Path, *, sha256: str | None = None, size_bytes: int | None = None, limit_bytes: int | None = None
+) -> Path:
+    """The `Fetch` protocol without resuming: enough for archives on this machine and for one mirror."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as source, path.open("wb") as target:  # noqa: S310
+            shutil.copyfileobj(source, target)
+    except urllib.error.HTTPError as error:
+        raise (NotFoundError if error.code == 404 else InfrastructureError)(f"{url}: {error}") from error
+    except urllib.error.URLError as error:
+        raise InfrastructureError(f"{url}: {error.reason}") from error
+    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise VerificationError(f"{url} is not what was announced")
+    return path
+
+
+@dataclass
+class TestKey:
+    """An OpenPGP key in a GnuPG home of its own."""
+
+    __test__ = False
+    home: Path
+    name: str
+
+    @classmethod
+    def make(cls, home: Path, name: str) -> TestKey:
+        home.mkdir(mode=0o700, parents=True)
+        key = cls(home, name)
+        key.gpg("--passphrase", "", "--quick-generate-key", f"{name} <{name}@example.com>", "rsa2048", "sign", "never")
+        (home / "public.asc").write_text(key.gpg("--armor", "--export"))
+        return key
+
+    @property
+    def public(self) -> Path:
+        return self.home / "public.asc"
+
+    def gpg(self, *arguments: str | Path) -> str:
+        argv = ["gpg", "--homedir", self.home, "--batch", "--quiet", "--no-permission-warning", *arguments]
+        return run(argv).output
+
+    def close(self) -> None:
+        run(["gpgconf", "--homedir", self.home, "--kill", "all"])
+
+
+@dataclass
+class LocalArchive:
+    """`add` packages to suites, then `publish`; publishing again after more changes moves the archive on."""
+
+    folder: Path
+    key: TestKey
+    origin: str = "Test"
+    label: str = "Test"
+    date: str = "Tue, 26 May 2015 10:00:00 UTC"
+    valid_until: str = ""
+    _stanzas: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        return self.folder.as_uri()
+
+    def add(self, suite: str, name: str, version: str = "1", *, fields: str = "", content: str = "") -> None:
+        """`fields`: more control lines, such as `Depends: x\\n`. The package holds /usr/share/<name>/content."""
+        tree = self.folder / "build" / f"{name}_{version}"
+        (tree / "DEBIAN").mkdir(parents=True)
+        (tree / "usr/share" / name).mkdir(parents=True)
+        (tree / "usr/share" / name / "content").write_text(content or f"{name} {version}\n")
+        control = (
+            f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@example.com>\n"
+            f"{fields}Description: test\n"
+        )
+        (tree / "DEBIAN/control").write_text(control)
+        pool = self.folder / "pool" / suite
+        pool.mkdir(parents=True, exist_ok=True)
+        deb = pool / f"{name}_{version}_all.deb"
+        run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, deb], env={"SOURCE_DATE_EPOCH": "0"})
+        shutil.rmtree(tree)
+        filename = deb.relative_to(self.folder).as_posix()
+        content_bytes = deb.read_bytes()
+        digest = hashlib.sha256(content_bytes).hexdigest()
+        stanza = f"{control}Filename: {filename}\nSize: {len(content_bytes)}\nSHA256: {digest}\n"
+        self._stanzas.setdefault(suite, []).append(stanza)
+
+    def publish(self) -> LocalArchive:
+        for suite, stanzas in self._stanzas.items():
+            self._publish(suite, gzip.compress("\n".join(stanzas).encode(), mtime=0))
+        return self
+
+    def _publish(self, suite: str, packages: bytes) -> None:
+        dists = self.folder / "dists" / suite
+        index = dists / "main/binary-amd64/Packages.gz"
+        index.parent.mkdir(parents=True, exist_ok=True)
+        index.write_bytes(packages)
+        digest = hashlib.sha256(packages).hexdigest()
+        until = f"Valid-Until: {self.valid_until}\n" if self.valid_until else ""
+        (dists / "Release").write_text(
+            f"Origin: {self.origin}\nLabel: {self.label}\nSuite: {suite}\nCodename: {suite}\nDate: {self.date}\n{until}"
+            f"Architectures: amd64\nComponents: main\nSHA256:\n {digest} {len(packages)} main/binary-amd64/Packages.gz\n"
+        )
+        (dists / "InRelease").unlink(missing_ok=True)
+        self.key.gpg("--clearsign", "--output", dists / "InRelease", dists / "Release")
