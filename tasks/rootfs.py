@@ -22,7 +22,7 @@ _CODE = ("coreimage.rootfs", "coreimage.tarball", "coreimage.client", "coreimage
 @live_task()
 def probe_archives(archives: tuple[ArchiveSpec, ...], *, site: Site) -> tuple[ArchiveRelease, ...]:
     """How each archive stands now; the only step that runs when nothing has changed."""
-    return rootfs.probe_archives(archives, store=site.store(), fetch=http.fetch, run=run)
+    return rootfs.probe_archives(archives, store=site.store(), fetch=http.Downloader(), run=run)
 
 
 @artifact_task(code=_CODE, exclude=["previous"])
@@ -34,19 +34,19 @@ def plan_packages(
     site: Site,
 ) -> ArtifactRef:
     """The lock. `previous` only keeps a lock the same when its packages are: it decides nothing, so it is no input."""
-    return rootfs.plan_packages(spec, releases, previous, store=site.store(), fetch=http.fetch, run=run)
+    return rootfs.plan_packages(spec, releases, previous, store=site.store(), fetch=http.Downloader(), run=run)
 
 
 @artifact_task(code=_CODE)
 def build_rootfs(spec: RootfsSpec, lock: ArtifactRef, *, site: Site) -> RootfsBuild:
     lines = live_lines("mmdebstrap")
-    return rootfs.build_rootfs(spec, lock, store=site.store(), fetch=http.fetch, run=run, on_line=lines)
+    return rootfs.build_rootfs(spec, lock, store=site.store(), fetch=http.Downloader(), run=run, on_line=lines)
 
 
 @artifact_task(code=_CODE)
 def build_device(spec: DeviceSpec, lock: ArtifactRef, *, site: Site) -> DeviceBuild:
     lines = live_lines("mmdebstrap")
-    return rootfs.build_device(spec, lock, store=site.store(), fetch=http.fetch, run=run, on_line=lines)
+    return rootfs.build_device(spec, lock, store=site.store(), fetch=http.Downloader(), run=run, on_line=lines)
 
 
 def lock_pointer(project: str, series: str, part: str, architecture: str) -> str:

@@ -112,7 +112,7 @@ def _session(settings: Settings, server: str | None, keyring: Path | None) -> Se
                 "nothing says whom to trust", where=server, resolution="name its archive-master keyring with --keyring"
             )
         url = server if urlsplit(server).scheme else Path(server).absolute().as_uri()
-        return open_server(url, keyring.read_bytes(), fetch=http.fetch)
+        return open_server(url, keyring.read_bytes(), fetch=http.Downloader())
     store = open_store(settings.store_url)
     if keyring is not None:
         return Session(StoreWeb(store), GpgvVerify(), keyring.read_bytes(), time.time)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
-from coreimage import boot_test, disk_image, http, rootfs, system_image
+from coreimage import boot_test, disk_image, rootfs, system_image
 from coreimage.errors import BootError, NotFoundError
 from coreimage.model import (
     JSON,
@@ -201,7 +201,6 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
         channels: {"newest_version": rooms.newest},
         images: {"assemble_candidate": rooms.image},
         Site: {"signer": lambda self: Signer()},
-        http: {"fetch": None},
     }
     for owner, functions in stages.items():
         for name, function in functions.items():
@@ -213,13 +212,14 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
 def build(tmp_path: Path, rooms: Rooms) -> Callable[..., BuildResult]:
     def run(**options: Any) -> BuildResult:
         rooms.calls.clear()
-        return build_channel(
+        result: BuildResult = build_channel(
             CHANNEL,
             project_file=str(tmp_path / "tiny.yaml"),
             store_url=str(tmp_path / "store"),
             keys_folder=str(tmp_path / "keys"),
             **options,
         )
+        return result
 
     return run
 

@@ -60,7 +60,8 @@ from coreimage.model import ArtifactRef, ArchiveRelease
 from tasks.caching import ArtifactPolicy
 from tasks.site import Site
 ref = ArtifactRef(uri="x", sha256="a" * 64, size_bytes=1, media_type="application/gzip")
-inputs = {"spec": {"b": {"x", "y", "z"}, "a": (1, 2.5, None)}, "lock": ref, "site": Site(store_url="s", keys_folder="k")}
+site = Site(store_url="s", keys_folder="k")
+inputs = {"spec": {"b": {"x", "y", "z"}, "a": (1, 2.5, None)}, "lock": ref, "site": site}
 print(ArtifactPolicy(code=("coreimage.rootfs",)).key("build-rootfs", inputs))
 """
 
