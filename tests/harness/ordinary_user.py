@@ -17,36 +17,49 @@ _SCRIPT = r"""
 set -eu
 home=$1 uid=$2; shift 2
 mount --make-rprivate /
-accounts=$(mktemp -d)
-mount -t tmpfs none "$accounts"
-cp /etc/passwd /etc/group "$accounts/"
-echo "tester:x:$uid:$uid::$home:/bin/sh" >> "$accounts/passwd"
-echo "tester:x:$uid:" >> "$accounts/group"
-echo "tester:300000:65536" | tee "$accounts/subuid" > "$accounts/subgid"
-for name in passwd group subuid subgid; do mount --bind "$accounts/$name" "/etc/$name"; done
+kept=$(mktemp -d)
+mount -t tmpfs none "$kept"
+cp /etc/passwd /etc/group "$kept/"
+echo "tester:x:$uid:$uid::$home:/bin/sh" >> "$kept/passwd"
+echo "tester:x:$uid:" >> "$kept/group"
+echo "tester:300000:65536" | tee "$kept/subuid" > "$kept/subgid"
+for name in passwd group subuid subgid; do mount --bind "$kept/$name" "/etc/$name"; done
+hidden=$1; shift
+while [ "$1" != -- ]; do
+    mkdir -p "$kept/tree/$1"
+    mount --rbind "$1" "$kept/tree/$1"
+    opened="${opened:-} $1"
+    shift
+done
+for folder in $hidden; do mount -t tmpfs -o mode=755 none "$folder"; done
+for folder in ${opened:-}; do mkdir -p "$folder"; mount --rbind "$kept/tree/$folder" "$folder"; done
+shift
 exec setpriv --reuid "$uid" --regid "$uid" --clear-groups -- "$@"
 """
 
 
 def as_ordinary_user(argv: list[str], home: Path) -> list[str]:
-    """`argv` so that it runs as an ordinary user; for root, a tester who owns `home` and sees a clean environment."""
+    """`argv` so that it runs as an ordinary user; for root, a tester who owns `home` and sees a clean environment.
+
+    What only root may reach (an interpreter or a checkout below /root) is shown to the tester at its place.
+    """
     if os.geteuid() != 0:
         return argv
     os.chown(home, UID, UID)
-    environment = [f"HOME={home}", "USER=tester", f"PATH={os.environ['PATH']}", f"PYTHONPATH={python_path()}"]
+    needed = [path for path in (Path(sys.base_prefix), Path(sys.prefix), ROOT_DIR, home) if _hidden_by(path)]
+    hidden = {folder for path in needed if (folder := _hidden_by(path))}
+    environment = [f"HOME={home}", "USER=tester", f"PATH={os.environ['PATH']}", f"PYTHONPATH={ROOT_DIR}"]
     certificates = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE",) if name in os.environ]
     return [
         *("unshare", "--mount", "--", "sh", "-c", _SCRIPT, "sh", str(home), str(UID)),
+        *(" ".join(map(str, hidden)), *map(str, dict.fromkeys(needed)), "--"),
         *("env", "-i", *environment, *certificates, *argv),
     ]
 
 
-def python_path() -> str:
-    """Where an interpreter other than the tests' own finds this project and its packages."""
-    return os.pathsep.join(path for path in [str(ROOT_DIR), *sys.path] if "site-packages" in path or path == str(ROOT_DIR))
-
-
-def python() -> str:
-    """An interpreter of this version that every user may start."""
-    system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    return system if Path(system).exists() else sys.executable
+def _hidden_by(path: Path) -> Path | None:
+    """The outermost folder on the way to `path` that others may not enter."""
+    for folder in reversed([path, *path.parents]):
+        if not folder.stat().st_mode & 0o001:
+            return folder
+    return None
