@@ -108,9 +108,7 @@ class _Apt:
         env = {"APT_CONFIG": str(self._folder / "apt.conf")}
         run(["apt-get", "-q", "update"], env=env)
         try:
-            output = run(
-                ["apt-get", "-q", "--print-uris", "install", _ESSENTIAL, *self._spec.packages], env=env
-            ).output
+            output = run(["apt-get", "-q", "--print-uris", "install", _ESSENTIAL, *self._spec.packages], env=env).output
         except ProcessError as error:
             known = run(["apt-cache", "pkgnames"], env=env).output.split()
             raise _unresolved(error, known) from error
