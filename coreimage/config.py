@@ -154,6 +154,8 @@ def parse_project(text: str, name: str) -> ProjectConfig:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ConfigError(name, [Problem("yaml", error.problem or "not YAML", line)]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(name, [Problem("yaml", str(error))]) from error
     try:
         return ProjectConfig.model_validate(data, strict=False)
     except ValidationError as error:

@@ -7,6 +7,8 @@ kills the child when we die (`PR_SET_PDEATHSIG`), and a child in a namespace of 
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import signal
 import subprocess
 import threading
@@ -25,6 +27,8 @@ from coreimage.errors import HostError, InfrastructureError, ProcessError
 log = structlog.get_logger("coreimage.process")
 
 _KEPT_LINES = 40
+_MOST_LINES = 100_000
+"""More output than this is kept from its end only; `on_line` sees all of it."""
 _INHERITED = (
     "PATH",
     "HOME",
@@ -100,23 +104,25 @@ def run(
     With `stdout` redirected, only standard error is collected. Raises ProcessError for a status not in `accept`,
     HostError for a missing program, InfrastructureError when `timeout_s` passes.
     """
-    lines: deque[str] = deque(maxlen=None if stdout is None else _KEPT_LINES)
+    lines: deque[str] = deque(maxlen=_MOST_LINES if stdout is None else _KEPT_LINES)
     with spawn(argv, sandbox=sandbox, network=network, env=env, cwd=cwd, stdin=stdin, stdout=stdout) as child:
-        timer = _deadline(child, timeout_s)
+        expired = threading.Event()
+        timer = _deadline(child, timeout_s, expired)
         for line in child.lines():
             lines.append(line)
             if on_line:
                 on_line(line)
         status = child.wait()
-        expired = timer is not None and not timer.is_alive() and status < 0
         if timer:
             timer.cancel()
     command = tuple(str(word) for word in argv)
-    if expired:
+    if expired.is_set():
         raise InfrastructureError(
             f"{command[0]} took longer than {timeout_s:.0f} s and was ended", resolution=resolution
         )
     if status not in accept:
+        if os.geteuid() != 0 and lines and lines[-1].startswith(("unshare:", "newuidmap:", "newgidmap:")):
+            _explain_sandbox(sandbox)
         raise ProcessError(command, status, list(lines)[-_KEPT_LINES:], resolution)
     return Completed(command, status, "".join(f"{line}\n" for line in lines))
 
@@ -145,6 +151,8 @@ class Child:
     def end(self, grace_s: float = 3.0) -> None:
         """SIGTERM, then SIGKILL, to the whole process group."""
         if not self.running():
+            # What it started may live on, and hold its output open.
+            self._signal(signal.SIGKILL)
             return
         self._signal(signal.SIGTERM)
         try:
@@ -152,11 +160,12 @@ class Child:
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
             self._popen.wait()
+        self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._popen.pid, number)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             return
 
 
@@ -173,6 +182,8 @@ def spawn(
 ) -> Iterator[Child]:
     """Starts `argv` and ends it, with all it started, when the block is left."""
     command = [*_wrapper(sandbox, network), *(str(word) for word in argv)]
+    for program in (command[0], str(argv[0])):
+        _check_installed(program, environment(env)["PATH"], cwd)
     log.debug("start", argv=" ".join(str(word) for word in argv))
     try:
         popen = subprocess.Popen(
@@ -184,8 +195,8 @@ def spawn(
             cwd=cwd,
             start_new_session=True,
         )
-    except FileNotFoundError as error:
-        raise HostError(f"{error.filename} is not installed", resolution="run `make install`") from error
+    except OSError as error:
+        raise HostError(f"{argv[0]} cannot be started: {error.strerror}", where=str(cwd or "")) from error
     child = Child(popen)
     try:
         if isinstance(stdin, bytes):
@@ -231,10 +242,75 @@ def _feed(popen: subprocess.Popen[bytes], content: bytes) -> None:
         return
 
 
-def _deadline(child: Child, timeout_s: float | None) -> threading.Timer | None:
+def _deadline(child: Child, timeout_s: float | None, expired: threading.Event) -> threading.Timer | None:
     if timeout_s is None:
         return None
-    timer = threading.Timer(timeout_s, child.end)
+
+    def end() -> None:
+        expired.set()
+        child.end()
+
+    timer = threading.Timer(timeout_s, end)
     timer.daemon = True
     timer.start()
     return timer
+
+
+def _check_installed(program: str, path: str, cwd: Path | None) -> None:
+    place = str((cwd or Path()) / program) if "/" in program else program
+    if shutil.which(place, path=path) is None:
+        raise HostError(f"{program} is not installed", resolution="run `make install`")
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What decides whether an ordinary user may make namespaces."""
+
+    apparmor_restricts: bool
+    max_user_namespaces: int
+    subordinate_ids: bool
+    newuidmap: bool
+
+
+def explain(facts: HostFacts, sandbox: Sandbox) -> HostError | None:
+    """Why this host refuses `sandbox` to an ordinary user, with the exact remedy; None when it should work."""
+    if facts.max_user_namespaces == 0:
+        return HostError("this host forbids user namespaces", resolution="sudo sysctl user.max_user_namespaces=15000")
+    if facts.apparmor_restricts:
+        return HostError(
+            "AppArmor keeps ordinary users from user namespaces",
+            resolution="sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        )
+    if sandbox is Sandbox.ROOT and not facts.newuidmap:
+        return HostError("newuidmap is not installed", resolution="sudo apt-get install uidmap")
+    if sandbox is Sandbox.ROOT and not facts.subordinate_ids:
+        return HostError(
+            "this user has no subordinate ids in /etc/subuid and /etc/subgid",
+            resolution='sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "$USER"',
+        )
+    return None
+
+
+def host_facts() -> HostFacts:
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    return HostFacts(
+        apparmor_restricts=_read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1",
+        max_user_namespaces=int(_read("/proc/sys/user/max_user_namespaces") or 1),
+        subordinate_ids=all(
+            any(line.split(":")[0] in {user, str(os.geteuid())} for line in _read(path).splitlines())
+            for path in ("/etc/subuid", "/etc/subgid")
+        ),
+        newuidmap=shutil.which("newuidmap", path=environment()["PATH"]) is not None,
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _explain_sandbox(sandbox: Sandbox) -> None:
+    if error := explain(host_facts(), sandbox):
+        raise error

@@ -19,7 +19,7 @@ from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot, workspace
 from coreimage.rootfs.plan import read_lock
 from coreimage.rootfs.spec import RootfsSpec
 from coreimage.storage import Store, put_blob_bytes, put_blob_file
-from coreimage.tarball import TarWriter, gzip_writer, normalise
+from coreimage.tarball import TarWriter, directory, gzip_writer, normalise
 
 STATUS = "var/lib/dpkg/status"
 
@@ -120,7 +120,7 @@ def pack(source: Path, target: Path, epoch: int) -> tuple[str, str]:
     """
     manifest, entries = "", list[str]()
     with tarfile.open(source, mode="r:") as tar, gzip_writer(target) as zipped, TarWriter(zipped, epoch=epoch) as out:  # type: ignore[arg-type]
-        for member in tar:
+        for member in (_DEV, *tar):
             if not kept(member):
                 continue
             clean = normalise(member, epoch=epoch)
@@ -132,6 +132,10 @@ def pack(source: Path, target: Path, epoch: int) -> tuple[str, str]:
             out.add(clean, reader)  # type: ignore[arg-type]
             entries.append(_entry(clean, reader))
     return manifest, "".join(sorted(entries))
+
+
+_DEV = directory("dev")
+"""mmdebstrap leaves it out together with the nodes in it; the kernel mounts over it."""
 
 
 class DigestReader:

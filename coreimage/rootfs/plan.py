@@ -108,9 +108,7 @@ class _Apt:
         env = {"APT_CONFIG": str(self._folder / "apt.conf")}
         run(["apt-get", "-q", "update"], env=env)
         try:
-            output = run(
-                ["apt-get", "-qq", "--print-uris", "install", _ESSENTIAL, *self._spec.packages], env=env
-            ).output
+            output = run(["apt-get", "-q", "--print-uris", "install", _ESSENTIAL, *self._spec.packages], env=env).output
         except ProcessError as error:
             known = run(["apt-cache", "pkgnames"], env=env).output.split()
             raise _unresolved(error, known) from error
@@ -142,6 +140,13 @@ def indexes(release: bytes, components: Sequence[str], architecture: str) -> lis
     separate = "all" in fields.get("Architectures", "").split() and not folded
     architectures = (architecture, "all") if separate else (architecture,)
     wanted = [f"{component}/binary-{arch}/Packages" for component in components for arch in architectures]
+    for component in components:
+        if not any(name.startswith(f"{component}/binary-{architecture}/Packages") for name in entries):
+            raise BuildError(
+                f"the archive has no component {component!r} for {architecture}",
+                where=f"{fields.get('Origin', '')} {fields.get('Suite', '')}",
+                resolution="mend `components` in the project file",
+            )
     forms = [next((name + end for end in (".xz", ".gz", "") if name + end in entries), None) for name in wanted]
     return [(form, *entries[form]) for form in forms if form]
 

@@ -81,7 +81,7 @@ def _verified(signed: Path, key: ArtifactRef, where: str, *, store: Store, run: 
     keyring = fetch_blob(store, key, signed.with_name("keyring.gpg"))
     plain = signed.with_name("Release")
     plain.unlink(missing_ok=True)
-    argv = ["gpgv", "--status-fd", "1", "--keyring", keyring, "--output", plain, signed]
+    argv: list[str | Path] = ["gpgv", "--status-fd", "1", "--keyring", keyring, "--output", plain, signed]
     status = run(argv, accept=(0, 1, 2)).output
     good = re.search(r"^\[GNUPG:\] GOODSIG ", status, re.M) and re.search(r"^\[GNUPG:\] VALIDSIG ", status, re.M)
     if not good or "[GNUPG:] BADSIG" in status or not plain.exists():

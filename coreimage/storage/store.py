@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from coreimage.errors import UsageError, VerificationError
 
@@ -69,8 +69,12 @@ def check_key(key: str) -> str:
 def open_store(url: str) -> Store:
     """The store at `file://PATH`, a plain path, or `s3://BUCKET[/PREFIX]`."""
     parts = urlsplit(url)
-    if parts.scheme in {"", "file"}:
+    if parts.scheme == "s3" and parts.netloc:
+        from coreimage.storage.s3 import S3Store  # noqa: PLC0415
+
+        return S3Store(parts.netloc, parts.path)
+    if "://" not in url or (parts.scheme == "file" and not parts.netloc):
         from coreimage.storage.directory import DirectoryStore  # noqa: PLC0415
 
-        return DirectoryStore(Path(parts.path or "."))
-    raise UsageError(f"no store is known for {url!r}", resolution="use file:///DIR")
+        return DirectoryStore(Path(unquote(parts.path) if parts.scheme == "file" else url))
+    raise UsageError(f"no store is known for {url!r}", resolution="use file:///DIR or s3://BUCKET/PREFIX")

@@ -98,19 +98,24 @@ class LocalArchive:
 
     def publish(self) -> LocalArchive:
         for suite, stanzas in self._stanzas.items():
-            self._publish(suite, gzip.compress("\n".join(stanzas).encode(), mtime=0))
+            self._publish(suite, "\n".join(stanzas).encode())
         return self
 
     def _publish(self, suite: str, packages: bytes) -> None:
         dists = self.folder / "dists" / suite
-        index = dists / "main/binary-amd64/Packages.gz"
-        index.parent.mkdir(parents=True, exist_ok=True)
-        index.write_bytes(packages)
-        digest = hashlib.sha256(packages).hexdigest()
+        folder = dists / "main/binary-amd64"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "Packages.gz").write_bytes(gzip.compress(packages, mtime=0))
+        # apt passes over an index whose uncompressed form the Release does not list.
+        forms = {"Packages": packages, "Packages.gz": gzip.compress(packages, mtime=0)}
+        lines = "".join(
+            f" {hashlib.sha256(form).hexdigest()} {len(form)} main/binary-amd64/{name}\n"
+            for name, form in forms.items()
+        )
         until = f"Valid-Until: {self.valid_until}\n" if self.valid_until else ""
         (dists / "Release").write_text(
             f"Origin: {self.origin}\nLabel: {self.label}\nSuite: {suite}\nCodename: {suite}\nDate: {self.date}\n{until}"
-            f"Architectures: amd64\nComponents: main\nSHA256:\n {digest} {len(packages)} main/binary-amd64/Packages.gz\n"
+            f"Architectures: amd64\nComponents: main\nSHA256:\n{lines}"
         )
         (dists / "InRelease").unlink(missing_ok=True)
         self.key.gpg("--clearsign", "--output", dists / "InRelease", dists / "Release")

@@ -1,0 +1,234 @@
+"""A store in an S3 bucket, or below a prefix of one.
+
+Endpoint, region and credentials come from boto3's usual environment (AWS_ENDPOINT_URL_S3, AWS_REGION,
+AWS_ACCESS_KEY_ID, ~/.aws, …). All bytes are sent with their sha256, which the server checks.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, PartialCredentialsError
+
+from coreimage.errors import ConflictError, CoreimageError, HostError, InfrastructureError, NotFoundError
+from coreimage.storage.store import ObjectInfo, check_key
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PART_BYTES = 64 << 20
+"""Files above this go up in parts; S3 takes 10,000 parts, so up to 640 GB."""
+_COPY_LIMIT_BYTES = 5 << 30
+_BATCH = 1000
+
+_LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_ABSENT = {"NoSuchKey", "NotFound", "404"}
+_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "ExpiredToken", "InvalidToken"}
+_PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "BadDigest", "500", "502", "503"}
+
+
+class S3Store:
+    def __init__(
+        self, bucket: str, prefix: str = "", *, client: S3Client | None = None, part_bytes: int = PART_BYTES
+    ) -> None:
+        self._bucket, self._prefix, self._part_bytes = bucket, f"{prefix.strip('/')}/".lstrip("/"), part_bytes
+        with self._errors(""):
+            self._client = client or _client()
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def put_bytes(
+        self, key: str, content: bytes, *, media_type: str, if_absent: bool = False, if_match: str | None = None
+    ) -> ObjectInfo:
+        with self._errors(key, conditional=if_absent or if_match is not None):
+            self._client.put_object(
+                **self._object(key),
+                Body=content,
+                ContentType=media_type,
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode(),
+                **_condition(if_absent, if_match),
+            )
+        return self._present(key)
+
+    def put_file(
+        self, key: str, path: Path, *, media_type: str, if_absent: bool = False, if_match: str | None = None
+    ) -> ObjectInfo:
+        """Large files go up in parts, and become visible when all of them are there."""
+        if not path.is_file():
+            raise NotFoundError("there is no such file to store", where=str(path))
+        if path.stat().st_size <= self._part_bytes:
+            return self.put_bytes(key, path.read_bytes(), media_type=media_type, if_absent=if_absent, if_match=if_match)
+        with path.open("rb") as file:
+            chunks = iter(lambda: file.read(self._part_bytes), b"")
+
+            def send(upload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+                for number, chunk in enumerate(chunks, 1):
+                    sha256 = base64.b64encode(hashlib.sha256(chunk).digest()).decode()
+                    part = self._client.upload_part(**upload, PartNumber=number, Body=chunk, ChecksumSHA256=sha256)
+                    yield {"PartNumber": number, "ETag": part["ETag"], "ChecksumSHA256": sha256}
+
+            self._multipart(key, media_type, send, _condition(if_absent, if_match), ChecksumAlgorithm="SHA256")
+        return self._present(key)
+
+    @contextmanager
+    def open(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
+        if stop is not None and start >= stop:
+            yield io.BytesIO()
+            return
+        span: dict[str, Any] = (
+            {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
+        )
+        with self._errors(key):
+            try:
+                body = self._client.get_object(**self._object(key), **span)["Body"]
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") not in {"InvalidRange", "416"}:
+                    raise
+                yield io.BytesIO()
+                return
+            with body:
+                yield cast("BinaryIO", body)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        try:
+            return self._present(key)
+        except NotFoundError:
+            return None
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Sorted here, since not every server does."""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            found = [
+                ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"], item["ETag"], item["LastModified"])
+                for page in pages
+                for item in page.get("Contents", [])
+            ]
+        yield from sorted(found, key=lambda info: info.key)
+
+    def copy(self, source: str, target: str, *, if_absent: bool = False) -> ObjectInfo:
+        """On the server. A conditional or large copy is made of parts: completing them is what can be conditional."""
+        found = self._present(source)
+        origin = self._object(source)
+        with self._errors(target, conditional=if_absent):
+            if not if_absent and found.size_bytes <= _COPY_LIMIT_BYTES:
+                self._client.copy_object(**self._object(target), CopySource=cast("Any", origin))
+                return self._present(target)
+            media_type = self._client.head_object(**origin)["ContentType"]
+        if not found.size_bytes:
+            return self.put_bytes(target, b"", media_type=media_type, if_absent=if_absent)
+
+        def send(upload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            for number, start in enumerate(range(0, found.size_bytes, _COPY_LIMIT_BYTES), 1):
+                stop = min(start + _COPY_LIMIT_BYTES, found.size_bytes)
+                span = f"bytes={start}-{stop - 1}"
+                part = self._client.upload_part_copy(
+                    **upload,
+                    PartNumber=number,
+                    CopySource=cast("Any", origin),
+                    CopySourceRange=span,
+                )
+                yield {"PartNumber": number, "ETag": part["CopyPartResult"]["ETag"]}
+
+        self._multipart(target, media_type, send, _condition(if_absent, None))
+        return self._present(target)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        rest = iter([self._object(key)["Key"] for key in keys])
+        while batch := list(islice(rest, _BATCH)):
+            with self._errors(batch[0]):
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+                )
+            if errors := answer.get("Errors"):
+                raise InfrastructureError(
+                    f"{len(errors)} objects were not deleted: {errors[0].get('Message', '')}",
+                    where=f"s3://{self._bucket}/{errors[0].get('Key', '')}",
+                )
+
+    def _multipart(
+        self,
+        key: str,
+        media_type: str,
+        send: Callable[[dict[str, Any]], Iterator[dict[str, Any]]],
+        condition: dict[str, Any],
+        **checksum: Any,
+    ) -> None:
+        with self._errors(key, conditional=bool(condition)):
+            started = self._client.create_multipart_upload(**self._object(key), ContentType=media_type, **checksum)
+            upload: dict[str, Any] = {**self._object(key), "UploadId": started["UploadId"]}
+            try:
+                parts: Any = list(send(upload))
+                self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
+            except BaseException:
+                self._client.abort_multipart_upload(**upload)
+                raise
+
+    def _object(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
+
+    def _present(self, key: str) -> ObjectInfo:
+        with self._errors(key):
+            found = self._client.head_object(**self._object(key))
+        return ObjectInfo(key, found["ContentLength"], found["ETag"], found["LastModified"])
+
+    @contextmanager
+    def _errors(self, key: str, *, conditional: bool = False) -> Iterator[None]:
+        where = f"{self.url}/{key}".rstrip("/")
+        try:
+            yield
+        except ClientError as error:
+            raise _explained(error, where, conditional=conditional) from error
+        except (NoCredentialsError, PartialCredentialsError, NoRegionError) as error:
+            raise HostError(str(error), where=where, resolution=_CREDENTIALS) from error
+        except BotoCoreError as error:
+            raise InfrastructureError(
+                f"the object storage does not answer: {error}",
+                where=where,
+                resolution="check AWS_ENDPOINT_URL_S3 and the network",
+            ) from error
+
+
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION to those of the bucket's owner"
+
+
+def _explained(error: ClientError, where: str, *, conditional: bool) -> CoreimageError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    if code == "NoSuchBucket":
+        return HostError("the bucket does not exist", where=where, resolution="create it, or name another store")
+    # AWS answers 404 to a compare-and-swap of an object that is gone, others 412.
+    if {code, status} & _LOST or (conditional and {code, status} & _ABSENT):
+        return ConflictError("somebody else wrote it first", where=where)
+    if {code, status} & _ABSENT:
+        return NotFoundError("it is not in the store", where=where)
+    if {code, status} & _REFUSED:
+        return HostError(f"the object storage refused us ({code})", where=where, resolution=_CREDENTIALS)
+    if {code, status} & _PASSING:
+        return InfrastructureError(f"the object storage failed ({code})", where=where, resolution="run again")
+    return HostError(f"the object storage said: {error}", where=where)
+
+
+def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
+    return {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match is not None else {}
+
+
+def _client() -> S3Client:
+    config = Config(retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=60)
+    region = os.environ.get("AWS_REGION") or None
+    # A session of its own: boto3's default one keeps the first credentials it saw, and is not for threads.
+    return boto3.session.Session().client("s3", config=config, region_name=region)
