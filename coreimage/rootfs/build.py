@@ -88,9 +88,11 @@ def customize(spec: RootfsSpec) -> str:
     return "".join([*unpack, _UNITS, *hooks, CLEAN, _finish(spec.hostname)])
 
 
+# ldconfig: a cache written on the device would hide the next image's, /etc being an overlay.
 _UNITS = """
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \\
-    fstrim.timer man-db.timer systemd-hwdb-update.service systemd-update-done.service systemd-firstboot.service; do
+    fstrim.timer man-db.timer systemd-hwdb-update.service systemd-update-done.service systemd-firstboot.service \\
+    ldconfig.service systemd-journal-catalog-update.service; do
     ln -sf /dev/null "$1/etc/systemd/system/$unit"
 done
 chroot "$1" systemctl enable systemd-networkd.service coreimage-ssh-keys.service >&2
