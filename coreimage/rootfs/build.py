@@ -31,7 +31,7 @@ rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/apt/sources.list etc/apt/apt.conf.d/9
 rm -f var/lib/dpkg/*-old var/lib/dpkg/lock* var/lib/dpkg/triggers/Lock var/cache/ldconfig/aux-cache
 rm -rf var/lib/apt var/cache/apt
 find var/log -type f -delete
-find tmp var/tmp run -mindepth 1 -delete 2>/dev/null || true
+find tmp var/tmp run -mindepth 1 ! -path "tmp/mmdebstrap.*" -delete 2>/dev/null || true
 : > etc/machine-id
 rm -f etc/resolv.conf etc/hostname
 """
