@@ -82,18 +82,23 @@ with prefect_api(Path("var/prefect")) as url:
 """
 
 
-def test_a_server_of_our_own_ends_with_the_command(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the embedded server's database is made once."""
+    return tmp_path_factory.mktemp("embedded")
+
+
+def test_a_server_of_our_own_ends_with_the_command(folder: Path) -> None:
     script = EMBEDDED.replace("{tail}", "")
-    env = environment() | {"TMPDIR": str(tmp_path)}
-    shown = run([sys.executable, "-c", script], env=env, cwd=tmp_path).output.splitlines()
+    shown = run([sys.executable, "-c", script], env=environment(), cwd=folder).output.splitlines()
     assert shown[-1] == "1"
     assert processes_of(shown[0]) == []
-    assert (tmp_path / "var/prefect/prefect.db").exists()
+    assert (folder / "var/prefect/prefect.db").exists()
 
 
-def test_nothing_survives_a_kill(tmp_path: Path) -> None:
+def test_nothing_survives_a_kill(folder: Path) -> None:
     script = EMBEDDED.replace("{tail}", "import threading; threading.Event().wait(600)")
-    with spawn([sys.executable, "-c", script], env=environment(), cwd=tmp_path) as child:
+    with spawn([sys.executable, "-c", script], env=environment(), cwd=folder) as child:
         lines = child.lines()
         url = next(lines)
         assert next(line for line in lines if line == "1")
