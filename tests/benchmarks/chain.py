@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coreimage.config import load_project
-from coreimage.process import run
 from tests.benchmarks.measure import Measured, measured
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +89,8 @@ with prefect_api(Path("var/prefect")):
 
 def _empty_flow(folder: Path, environment: dict[str, str] | None = None) -> Measured:
     """Prefect's own share: a flow that does nothing, started as ours is."""
-    return measured([sys.executable, "-c", _EMPTY_FLOW], cwd=folder, env={"PYTHONPATH": str(ROOT), **(environment or {})})
+    settings = {"PYTHONPATH": str(ROOT), **(environment or {})}
+    return measured([sys.executable, "-c", _EMPTY_FLOW], cwd=folder, env=settings)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def measure_assembly(folder: Path, stages: tuple[Stage, ...]) -> AssemblyFigures
     script += "; truncate -s 1G bare.ext4; mkfs.ext4 -q -d bare/system bare.ext4"
     root = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--map-auto"]
     bare = measured([*root, "sh", "-c", script], cwd=folder)
-    run(["rm", "-rf", str(folder / "bare")]) if os.geteuid() == 0 else measured([*root, "rm", "-rf", "bare"], cwd=folder)
+    measured([*root, "rm", "-rf", "bare", "bare.ext4"], cwd=folder)
     assembly_s = sum(stage.duration_s for stage in stages if stage.name.startswith("assemble"))
     return AssemblyFigures(bare, assembly_s)
 
