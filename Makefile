@@ -11,19 +11,19 @@ help:
 
 ## make image [OUTPUT=x86.img] [STORE=URL]  build, sign, publish, assemble, boot-test and release an image
 image: install
-	$(BIN)/coreimage $(if $(STORE),--store $(STORE)) build $(CHANNEL) --output $(OUTPUT)
+	$(BIN)/coreimage $(if $(STORE),--store $(STORE)) build $(CHANNEL) --output $(OUTPUT) --force
 
 ## make test                                everything that must pass
 test: install-test lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 ## make check                               lint, types, layering, unit tests
 check: install-test lint
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest -n 2 tests/unit
 
 ## make test-all                            the same as `make test`, and the long campaigns
 test-all: install-test lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 ## make benchmark                           measure, and refresh docs/performance.md
 benchmark: install-test
