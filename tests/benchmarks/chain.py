@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import sys
@@ -37,6 +36,9 @@ class ChainFigures:
     empty_flow: Measured
     empty_flow_with_server: Measured
     stages: tuple[Stage, ...]
+
+    def seconds_of(self, *names: str) -> float:
+        return sum(stage.duration_s for stage in self.stages if stage.name in names)
 
 
 def measure_chain(folder: Path) -> ChainFigures:
@@ -99,26 +101,3 @@ def _prefect_server(folder: Path) -> Iterator[dict[str, str]]:
 
     with server(folder / "server", {}) as url:
         yield {"PREFECT_API_URL": url}
-
-
-@dataclass(frozen=True)
-class AssemblyFigures:
-    bare: Measured
-    """xz -d, tar x and mkfs.ext4 -d of the same payloads, one after the other."""
-    assembly_s: float
-
-
-def measure_assembly(folder: Path, stages: tuple[Stage, ...]) -> AssemblyFigures:
-    """The assembly of the chain that `folder` holds, against its bare sum."""
-    pool = sorted((folder / "var/store/system-image/pool").glob("*.tar.xz"))
-    script = "set -e; mkdir bare; " + "; ".join(f"xz -dc -T2 {path} | tar -x -C bare --numeric-owner" for path in pool)
-    script += "; truncate -s 1G bare.ext4; mkfs.ext4 -q -d bare/system bare.ext4"
-    root = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--map-auto"]
-    bare = measured([*root, "sh", "-c", script], cwd=folder)
-    measured([*root, "rm", "-rf", "bare", "bare.ext4"], cwd=folder)
-    assembly_s = sum(stage.duration_s for stage in stages if stage.name.startswith("assemble"))
-    return AssemblyFigures(bare, assembly_s)
-
-
-def as_json(figures: ChainFigures) -> str:
-    return json.dumps({stage.name: round(stage.duration_s, 1) for stage in figures.stages})
