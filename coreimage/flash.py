@@ -9,6 +9,7 @@ from pathlib import Path
 from coreimage.client import DownloadError, NotPresentError, RepositoryError, Session
 from coreimage.disk_image import AssembledImage, ImageIdentity, assemble
 from coreimage.errors import InfrastructureError, NotFoundError
+from coreimage.http import NoProgress, Progress
 from coreimage.image_server import client_errors
 from coreimage.model import Architecture
 from coreimage.process import Run
@@ -20,8 +21,8 @@ WEB_ROOT = "system-image/"
 class StoreWeb:
     """The web root of a store, as the client wants it, without a web server in between."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, progress: Progress | None = None) -> None:
+        self._store, self._progress = store, progress or NoProgress()
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         content = b""
@@ -38,15 +39,19 @@ class StoreWeb:
 
     def download(self, path: str, target: Path, sha256: str, size_bytes: int) -> None:
         """Copies at most the bytes that the index names; the session judges them."""
-        left = size_bytes
+        left, name = size_bytes, path.rpartition("/")[2]
+        advance = self._progress.start(name, size_bytes)
         try:
             with self._store.open(WEB_ROOT + path.lstrip("/")) as source, target.open("wb") as file:
                 while left and (chunk := source.read(min(left, 1 << 20))):
                     left -= file.write(chunk)
+                    advance(len(chunk))
         except NotFoundError as error:
             raise NotPresentError(error.problem, where=path) from error
         except InfrastructureError as error:
             raise DownloadError(error.problem, where=path) from error
+        finally:
+            self._progress.finish(name)
 
 
 def flash(
