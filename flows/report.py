@@ -30,6 +30,14 @@ def why(result: BuildResult) -> str:
     return f"done anew: {', '.join(dict.fromkeys(anew))}"
 
 
+def news(result: BuildResult) -> str:
+    """How the run ends, for whoever waits for it."""
+    if result.unchanged:
+        return "Nothing has changed, nothing was built"
+    released = ", ".join(f"{device.device} version {device.release.version}" for device in result.devices)
+    return f"Released {result.channel}: {released}, build {result.published.build_id}"
+
+
 def markdown_of(result: BuildResult, changes: dict[str, tuple[str, ...]]) -> str:
     """`changes` maps a product or device to its package changes, one line each."""
     parts = [f"# {result.channel}\n\nBuild `{result.published.build_id}`; {why(result)}."]

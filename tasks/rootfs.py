@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
-from coreimage import http, rootfs
+from coreimage import http, progress, rootfs
 from coreimage.errors import ConflictError
 from coreimage.model import JSON, ArchiveRelease, ArtifactRef, DeviceBuild, PackageLock, RootfsBuild
 from coreimage.process import run
 from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec
-from coreimage.storage import Store, read_blob
+from coreimage.storage import Store, blob_key, read_blob
 from tasks.caching import artifact_task, live_task
 from tasks.site import Site, live_lines
 
@@ -39,14 +41,30 @@ def plan_packages(
 
 @artifact_task(code=_CODE)
 def build_rootfs(spec: RootfsSpec, lock: ArtifactRef, *, site: Site) -> RootfsBuild:
-    lines = live_lines("mmdebstrap")
-    return rootfs.build_rootfs(spec, lock, store=site.store(), fetch=http.Downloader(), run=run, on_line=lines)
+    lines, store = live_lines("mmdebstrap"), site.store()
+    with package_downloads(lock, store) as fetch:
+        return rootfs.build_rootfs(spec, lock, store=store, fetch=fetch, run=run, on_line=lines)
 
 
 @artifact_task(code=_CODE)
 def build_device(spec: DeviceSpec, lock: ArtifactRef, *, site: Site) -> DeviceBuild:
-    lines = live_lines("mmdebstrap")
-    return rootfs.build_device(spec, lock, store=site.store(), fetch=http.Downloader(), run=run, on_line=lines)
+    lines, store = live_lines("mmdebstrap"), site.store()
+    with package_downloads(lock, store) as fetch:
+        return rootfs.build_device(spec, lock, store=store, fetch=fetch, run=run, on_line=lines)
+
+
+@contextmanager
+def package_downloads(lock: ArtifactRef, store: Store) -> Iterator[http.Fetch]:
+    """Shows the packages that the store lacks as one download, whose size is known before."""
+    missing = [
+        package for package in rootfs.read_lock(store, lock).packages if not store.head(blob_key(package.sha256))
+    ]
+    if not missing:
+        yield http.Downloader()
+        return
+    packages = f"{len(missing)} package{'s' if len(missing) > 1 else ''}"
+    with progress.all_files(packages, sum(package.size_bytes for package in missing)) as shown:
+        yield http.Downloader(progress=shown)
 
 
 def lock_pointer(project: str, series: str, part: str, architecture: str) -> str:
