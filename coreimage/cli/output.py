@@ -30,6 +30,12 @@ def check_output(output: Path | None, *, force: bool) -> None:
         raise UsageError("exists already", where=str(output), resolution="name another file, or use --force")
     if not output.absolute().parent.is_dir():
         raise UsageError("its folder does not exist", where=str(output), resolution="make the folder first")
+    try:
+        with tempfile.TemporaryFile(dir=output.absolute().parent):
+            pass
+    except OSError as error:
+        reason = f"its folder cannot be written to: {error.strerror}"
+        raise UsageError(reason, where=str(output), resolution="name a file in a folder of yours") from error
 
 
 def leave_image(

@@ -35,6 +35,9 @@ SLIM = (
 
 FAILED_HOOK = "coreimage-hook-failed"
 
+_FULL = ("No space left on device", "File too large", "You don't have enough free space in")
+"""Of the C library, and of apt, which looks before it copies."""
+
 _VIEW = """
 set -eu
 umask 022
@@ -163,7 +166,7 @@ def _argv(lock: PackageLock, archive: Path, script: Path) -> list[str]:
 def explain(error: ProcessError, lines: Sequence[str]) -> CoreimageError:
     """Pure: what went wrong, out of what mmdebstrap said."""
     text = "\n".join(lines)
-    if "No space left on device" in text or "File too large" in text:
+    if any(words in text for words in _FULL):
         return HostError(
             "the disk is full, or a limit on file sizes was reached",
             where="while installing packages",

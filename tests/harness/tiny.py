@@ -8,14 +8,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from coreimage.config import load_project
+from coreimage.model import RootfsBuild
 from coreimage.process import run
-from tests.harness.archive import LocalArchive, TestKey
+from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
+from coreimage.storage import open_store
+from tests.harness.archive import LocalArchive, TestKey, simple_fetch
 
+ROOT_DIR = Path(__file__).parents[2]
 SUITE = "tiny"
 _PROGRAMS = (
     *("sh", "dpkg", "dpkg-deb", "dpkg-split", "dpkg-query", "dpkg-divert", "dpkg-trigger", "dpkg-statoverride"),
     *("tar", "env", "cat", "ls", "rm", "mkdir", "chmod", "sleep", "id", "sort", "kill", "ps", "touch", "mknod"),
-    *("chroot", "mount", "setcap", "ln", "cp", "grep", "diff", "ldconfig", "start-stop-daemon"),
+    *("chroot", "mount", "setcap", "ln", "cp", "grep", "diff", "ldconfig", "start-stop-daemon", "find"),
 )
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\n"
 _GROUP = "root:x:0:\nshadow:x:42:\n"
@@ -57,3 +62,22 @@ def _libraries(program: Path) -> dict[str, Path | str]:
     """Where the loader looks for them, below /usr: the loader itself included."""
     found = re.findall(r"(/\S+) \(0x", run(["ldd", program], accept=(0, 1)).output)
     return {f"usr/{path.removeprefix('/usr').lstrip('/')}": Path(path).resolve() for path in found}
+
+
+def tiny_project(folder: Path, archive: LocalArchive, *changes: tuple[str, str]) -> Path:
+    """tests/projects/tiny.yaml in `folder`, with its key beside it; each change replaces a text that must be there."""
+    text = (ROOT_DIR / "tests/projects/tiny.yaml").read_text()
+    for old, new in (("@ARCHIVE@", archive.uri), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "archive.asc").write_bytes(archive.key.public.read_bytes())
+    (folder / "project.yaml").write_text(text)
+    return folder / "project.yaml"
+
+
+def build_tiny(project: Path, store_url: str) -> RootfsBuild:
+    store = open_store(store_url)
+    spec = rootfs_spec(load_project(project), "tiny/1/edge", "amd64", store=store)
+    releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
+    lock = plan_packages(spec, releases, None, store=store, fetch=simple_fetch, run=run)
+    return build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)
