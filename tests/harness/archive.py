@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,8 +75,21 @@ class LocalArchive:
     def uri(self) -> str:
         return self.folder.as_uri()
 
-    def add(self, suite: str, name: str, version: str = "1", *, fields: str = "", content: str = "") -> None:
-        """`fields`: more control lines, such as `Depends: x\\n`. The package holds /usr/share/<name>/content."""
+    def add(
+        self,
+        suite: str,
+        name: str,
+        version: str = "1",
+        *,
+        fields: str = "",
+        content: str = "",
+        files: Mapping[str, Path | str] | None = None,
+        links: Mapping[str, str] | None = None,
+        folders: Sequence[str] = (),
+        postinst: str = "",
+    ) -> None:
+        """`fields`: more control lines, such as `Depends: x\\n`. The package holds /usr/share/<name>/content, and
+        `files` (copies, or texts), symbolic `links` (to what), `folders`, by their path without the leading slash."""
         tree = self.folder / "build" / f"{name}_{version}"
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "usr/share" / name).mkdir(parents=True)
@@ -85,6 +99,10 @@ class LocalArchive:
             f"{fields}Description: test\n"
         )
         (tree / "DEBIAN/control").write_text(control)
+        if postinst:
+            (tree / "DEBIAN/postinst").write_text(postinst)
+            (tree / "DEBIAN/postinst").chmod(0o755)
+        _fill(tree, files or {}, links or {}, folders)
         pool = self.folder / "pool" / suite
         pool.mkdir(parents=True, exist_ok=True)
         deb = pool / f"{name}_{version}_all.deb"
@@ -119,3 +137,18 @@ class LocalArchive:
         )
         (dists / "InRelease").unlink(missing_ok=True)
         self.key.gpg("--clearsign", "--output", dists / "InRelease", dists / "Release")
+
+
+def _fill(tree: Path, files: Mapping[str, Path | str], links: Mapping[str, str], folders: Sequence[str]) -> None:
+    for name in folders:
+        (tree / name).mkdir(parents=True, exist_ok=True)
+    for name, source in files.items():
+        target = tree / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(source, Path):
+            shutil.copy(source, target)
+        else:
+            target.write_text(source)
+            target.chmod(0o755 if source.startswith("#!") else 0o644)
+    for name, to in links.items():
+        (tree / name).symlink_to(to)
