@@ -31,7 +31,7 @@ from tests.boot.synthetic import GADGET, IDENTITY, device_tarball, tarball
 from tests.harness.archive import LocalArchive, TestKey
 from tests.harness.ordinary_user import as_ordinary_user
 from tests.harness.tiny import ROOT_DIR, SUITE, tiny_archive, tiny_project
-from tests.integration.test_system_image import released
+from tests.harness.trees import released
 
 CHANNEL = "tiny/1/edge"
 MIB = 1 << 20
