@@ -21,7 +21,9 @@ _QEMU = "qemu-system-x86_64"
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True)
+@click.option(
+    "--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True, help="What starts it."
+)
 @click.option("--check", is_flag=True, help="Headless: exit 0 when it reaches its login prompt, 1 when not.")
 @click.pass_obj
 def boot(settings: Settings, image: Path, firmware: Firmware, check: bool) -> None:
