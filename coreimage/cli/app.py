@@ -20,6 +20,7 @@ from coreimage.cli.flash import flash
 from coreimage.cli.keys import keys
 from coreimage.cli.serve import serve
 from coreimage.cli.settings import Settings
+from coreimage.cli.verify import verify
 from coreimage.errors import CoreimageError
 
 _INTERRUPTED = 130
@@ -46,7 +47,7 @@ def cli(
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
 
 
-for _command in (build, flash, boot, channel, keys, serve):
+for _command in (build, flash, boot, channel, keys, serve, verify):
     cli.add_command(_command)
 
 
