@@ -42,11 +42,9 @@ def boot(settings: Settings, image: Path, firmware: Firmware, check: bool) -> No
 
 
 def _check(settings: Settings, image: Path, firmware: Firmware) -> None:
-    from coreimage import logs  # noqa: PLC0415
     from coreimage.boot_test import boot as boot_image  # noqa: PLC0415
     from coreimage.process import run, spawn  # noqa: PLC0415
 
-    logs.show(settings.log_level)
     with tempfile.TemporaryDirectory(prefix="boot-") as work:
         outcome = boot_image(image, firmware, run=run, spawn=spawn, work_folder=Path(work))
     verdict = f"{image} boots" if outcome.passed else f"{image} does not boot"

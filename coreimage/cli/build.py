@@ -72,7 +72,6 @@ def run_flow(settings: Settings, channel: str, devices: tuple[str, ...], *, refr
     from coreimage.cli.keys import make_keys  # noqa: PLC0415
     from coreimage.cli.prefect_server import prefect_api  # noqa: PLC0415
 
-    logs.show(settings.log_level)
     make_keys(settings.keys_folder)
     with prefect_api(settings.state("prefect"), debug=settings.debug, meanwhile=_import_flows) as url:
         from flows.build import build_channel  # noqa: PLC0415

@@ -20,11 +20,9 @@ def serve(settings: Settings, port: int, host: str) -> None:
       coreimage serve --port 8080
       coreimage channel list --server http://127.0.0.1:8080 --keyring archive-master.tar.xz
     """
-    from coreimage import logs  # noqa: PLC0415
     from coreimage.storage import open_store  # noqa: PLC0415
     from coreimage.web_server import make_server  # noqa: PLC0415
 
-    logs.show(settings.log_level)
     try:
         server = make_server(open_store(settings.store_url), host, port)
     except OSError as error:

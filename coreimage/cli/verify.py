@@ -32,11 +32,9 @@ def verify(context: click.Context, tree: str | None, keyring: Path | None, repai
       coreimage verify
       coreimage verify https://images.example.com --keyring archive-master.tar.xz
     """
-    from coreimage import logs  # noqa: PLC0415
     from coreimage.storage import open_store  # noqa: PLC0415
 
     settings: Settings = context.obj
-    logs.show(settings.log_level)
     if tree is None:
         found = _of_store(settings, open_store(settings.store_url), keyring, repair=repair)
     elif repair:
