@@ -20,6 +20,7 @@ from coreimage.cli.flash import flash
 from coreimage.cli.keys import keys
 from coreimage.cli.serve import serve
 from coreimage.cli.settings import Settings
+from coreimage.cli.verify import verify
 from coreimage.errors import CoreimageError
 
 _INTERRUPTED = 130
@@ -43,10 +44,13 @@ def cli(
       coreimage build debian-core/13/edge --output x86.img
       coreimage boot x86.img
     """
+    from coreimage import logs  # noqa: PLC0415
+
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
+    logs.show(context.obj.log_level)
 
 
-for _command in (build, flash, boot, channel, keys, serve):
+for _command in (build, flash, boot, channel, keys, serve, verify):
     cli.add_command(_command)
 
 

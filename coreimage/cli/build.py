@@ -72,14 +72,13 @@ def run_flow(settings: Settings, channel: str, devices: tuple[str, ...], *, refr
     from coreimage.cli.keys import make_keys  # noqa: PLC0415
     from coreimage.cli.prefect_server import prefect_api  # noqa: PLC0415
 
-    logs.show(settings.log_level)
     make_keys(settings.keys_folder)
-    with prefect_api(settings.state("prefect"), debug=settings.debug):
+    with prefect_api(settings.state("prefect"), debug=settings.debug, meanwhile=_import_flows) as url:
         from flows.build import build_channel  # noqa: PLC0415
-        from flows.reporting import finish_reporting  # noqa: PLC0415
+        from flows.reporting import report_to  # noqa: PLC0415
 
         logs.show(settings.log_level)
-        try:
+        with report_to(url):
             return build_channel(
                 channel,
                 project_file=str(settings.project_file),
@@ -88,8 +87,11 @@ def run_flow(settings: Settings, channel: str, devices: tuple[str, ...], *, refr
                 devices=devices,
                 refresh=refresh,
             )
-        finally:
-            finish_reporting()
+
+
+def _import_flows() -> None:
+    """Takes as long as the server takes to start, on another core."""
+    import flows.build  # noqa: PLC0415, F401
 
 
 def summary(result: BuildResult) -> str:

@@ -62,7 +62,6 @@ def core(
     from coreimage.flash import flash as flash_image  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
 
-    logs.show(settings.log_level)
     check_output(output, force=force)
     _check_login(login_key, developer_mode=developer_mode)
     logs.story.info("Determining gadget configuration")
