@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,7 @@ def _of_store(settings: Settings, store: Store, keyring: Path | None, *, repair:
     archive_master = keyring.read_bytes() if keyring else own_keyring(store)
     signer = GnupgSigner(settings.keys_folder)
     if repair:
-        repair_tree(store=store, signer=signer, now=lambda: datetime.now(UTC))
+        repair_tree(store=store, signer=signer)
     key = signer.public_key(Role.CDIMAGE) if (settings.keys_folder / Role.CDIMAGE.value).is_dir() else None
     return verify_store(store, archive_master, cdimage_key=key)
 
