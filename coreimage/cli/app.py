@@ -44,10 +44,7 @@ def cli(
       coreimage build debian-core/13/edge --output x86.img
       coreimage boot x86.img
     """
-    from coreimage import logs  # noqa: PLC0415
-
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
-    logs.show(context.obj.log_level)
 
 
 for _command in (build, flash, boot, channel, keys, serve, verify):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import BootError, HostError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _QEMU = "qemu-system-x86_64"
     "--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True, help="What starts it."
 )
 @click.option("--check", is_flag=True, help="Headless: exit 0 when it reaches its login prompt, 1 when not.")
-@click.pass_obj
+@pass_settings
 def boot(settings: Settings, image: Path, firmware: Firmware, check: bool) -> None:
     """Boot IMAGE in QEMU, its serial console on this terminal (Ctrl-A X ends it).
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coreimage.cli.output import Facts, check_output, document, leave_image, login_key_files, login_of
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Leave a bootable image here.")
 @click.option("--login-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Your SSH public key.")
 @click.option("--force", is_flag=True, help="Replace an existing FILE.")
-@click.pass_obj
+@pass_settings
 def build(
     settings: Settings,
     channel: str,

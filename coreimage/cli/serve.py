@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import HostError
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 is all.")
-@click.pass_obj
+@pass_settings
 def serve(settings: Settings, port: int, host: str) -> None:
     """Serve the store over HTTP until Ctrl-C: channels at /, builds at /cdimage/, images at /images/.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coreimage.cli.server import own_keyring, trusted
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.argument("tree", required=False, metavar="[URL|DIR]")
 @click.option("--keyring", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Whom to trust.")
 @click.option("--repair", is_flag=True, help="Make documents and signatures that a kill left torn agree again, first.")
-@click.pass_context
-def verify(context: click.Context, tree: str | None, keyring: Path | None, repair: bool) -> None:
+@pass_settings
+def verify(settings: Settings, tree: str | None, keyring: Path | None, repair: bool) -> None:
     """Check every signature, digest, size and reference of the store, or of the system-image tree at URL or DIR.
 
     Ends with status 3 when a client would refuse something.
@@ -33,7 +33,6 @@ def verify(context: click.Context, tree: str | None, keyring: Path | None, repai
     """
     from coreimage.storage import open_store  # noqa: PLC0415
 
-    settings: Settings = context.obj
     if tree is None:
         found = _of_store(settings, open_store(settings.store_url), keyring, repair=repair)
     elif repair:
@@ -42,7 +41,7 @@ def verify(context: click.Context, tree: str | None, keyring: Path | None, repai
         found = _of_web(tree, keyring)
     click.echo(found.model_dump_json() if settings.as_json else report(found))
     if found.errors:
-        context.exit(VerificationError.exit_status)
+        click.get_current_context().exit(VerificationError.exit_status)
 
 
 def _of_store(settings: Settings, store: Store, keyring: Path | None, *, repair: bool) -> Findings:
