@@ -25,7 +25,7 @@ from coreimage.model import (
     RootfsBuild,
 )
 from coreimage.publication import BuildContent
-from coreimage.storage import read_blob
+from coreimage.storage import read_blob, require_format
 from flows.report import news, package_changes, show_failed_boot, show_result, why
 from flows.result import BuildResult, DeviceResult
 from flows.steps import Steps
@@ -67,6 +67,7 @@ class Build:
         self.channel, self.config = channel, self.project.channel(channel)
         self.devices = chosen_devices(channel, self.config, devices)
         self.site, self.store, self.steps = site, site.store(), Steps(refresh=refresh)
+        require_format(self.store)
         self.changes: dict[str, tuple[str, ...]] = {}
         self.probed: dict[tuple[rootfs.ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
 

@@ -1,6 +1,7 @@
 """Object storage: one `Store` protocol, implementations behind it, content-addressed blobs on top."""
 
 from coreimage.storage.blobs import blob_key, fetch_blob, open_blob, put_blob_bytes, put_blob_file, read_blob
+from coreimage.storage.format import require_format
 from coreimage.storage.store import ObjectInfo, Store, open_store
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "put_blob_bytes",
     "put_blob_file",
     "read_blob",
+    "require_format",
 ]
