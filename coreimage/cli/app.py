@@ -17,6 +17,7 @@ from coreimage.cli.boot import boot
 from coreimage.cli.build import build
 from coreimage.cli.flash import flash
 from coreimage.cli.keys import keys
+from coreimage.cli.lock import lock
 from coreimage.cli.settings import Settings
 from coreimage.errors import CoreimageError
 
@@ -44,7 +45,7 @@ def cli(
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
 
 
-for _command in (build, flash, boot, keys):
+for _command in (build, flash, boot, keys, lock):
     cli.add_command(_command)
 
 

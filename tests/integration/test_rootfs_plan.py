@@ -65,7 +65,7 @@ def plan(
         packages=packages,
         system_files=put_blob_bytes(store, b"", "application/x-tar"),
     )
-    return plan_packages(spec, releases, previous, store=store, fetch=simple_fetch, run=run)
+    return plan_packages(spec, releases, previous, tools={"tar": "1"}, store=store, fetch=simple_fetch, run=run)
 
 
 def versions(store: Store, ref: ArtifactRef) -> dict[str, str]:
