@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("channel")
 @click.option("--device", "devices", multiple=True, metavar="D", help="Only this device; may be repeated.")
 @click.option("--refresh", is_flag=True, help="Do every step anew, whatever is remembered.")
+@click.option("--offline", is_flag=True, help="From the current lock and the .debs in the store; asks no archive.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Leave a bootable image here.")
 @click.option("--login-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Your SSH public key.")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
@@ -28,6 +29,7 @@ def build(
     channel: str,
     devices: tuple[str, ...],
     refresh: bool,
+    offline: bool,
     output: Path | None,
     login_key: Path | None,
     force: bool,
@@ -45,14 +47,16 @@ def build(
     if len(load_project(settings.project_file).channel(channel).devices) != 1 != len(devices) and output:
         raise UsageError("an image is of one device", where=channel, resolution="name it with --device")
     check_output(output, force=force)
-    result = run_flow(settings, channel, devices, refresh=refresh)
+    result = run_flow(settings, channel, devices, refresh=refresh, offline=offline)
     if output:
         leave_image(settings, output, lambda path, _: _image(settings, result, path), login_key)
     else:
         click.echo(result.model_dump_json() if settings.as_json else summary(result))
 
 
-def run_flow(settings: Settings, channel: str, devices: tuple[str, ...], *, refresh: bool) -> BuildResult:
+def run_flow(
+    settings: Settings, channel: str, devices: tuple[str, ...], *, refresh: bool, offline: bool = False
+) -> BuildResult:
     """Runs the flow on the Prefect server that is named, or on one of our own for as long as it takes."""
     from coreimage import logs  # noqa: PLC0415
     from coreimage.cli.keys import make_keys  # noqa: PLC0415
@@ -73,6 +77,7 @@ def run_flow(settings: Settings, channel: str, devices: tuple[str, ...], *, refr
                 keys_folder=str(settings.keys_folder),
                 devices=devices,
                 refresh=refresh,
+                offline=offline,
             )
         finally:
             finish_reporting()
