@@ -6,47 +6,13 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from coreimage.client import DownloadError, NotPresentError, RepositoryError, Session
+from coreimage.client import Session
 from coreimage.disk_image import AssembledImage, ImageIdentity, assemble
-from coreimage.errors import InfrastructureError, NotFoundError
-from coreimage.image_server import client_errors
+from coreimage.image_server import WEB_ROOT, StoreWeb, client_errors
 from coreimage.model import Architecture
 from coreimage.process import Run
-from coreimage.storage import Store
 
-WEB_ROOT = "system-image/"
-
-
-class StoreWeb:
-    """The web root of a store, as the client wants it, without a web server in between."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def read(self, path: str, limit_bytes: int) -> bytes:
-        content = b""
-        try:
-            with self._store.open(WEB_ROOT + path.lstrip("/"), stop=limit_bytes + 1) as file:
-                content = file.read()
-        except NotFoundError as error:
-            raise NotPresentError(error.problem, where=path) from error
-        except InfrastructureError as error:
-            raise DownloadError(error.problem, where=path) from error
-        if len(content) > limit_bytes:
-            raise RepositoryError(f"is larger than {limit_bytes} bytes", where=path)
-        return content
-
-    def download(self, path: str, target: Path, sha256: str, size_bytes: int) -> None:
-        """Copies at most the bytes that the index names; the session judges them."""
-        left = size_bytes
-        try:
-            with self._store.open(WEB_ROOT + path.lstrip("/")) as source, target.open("wb") as file:
-                while left and (chunk := source.read(min(left, 1 << 20))):
-                    left -= file.write(chunk)
-        except NotFoundError as error:
-            raise NotPresentError(error.problem, where=path) from error
-        except InfrastructureError as error:
-            raise DownloadError(error.problem, where=path) from error
+__all__ = ["WEB_ROOT", "StoreWeb", "flash"]
 
 
 def flash(

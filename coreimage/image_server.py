@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from coreimage.client import DownloadError, NotPresentError, Session, SignatureError
+from coreimage.client import DownloadError, NotPresentError, RepositoryError, Session, SignatureError
 from coreimage.client.errors import ClientError
 from coreimage.client.session import CHANNELS
 from coreimage.errors import InfrastructureError, NotFoundError, VerificationError
@@ -16,6 +16,43 @@ from coreimage.http import Fetch
 from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import open_inline, verify_detached
+from coreimage.storage import Store
+
+WEB_ROOT = "system-image/"
+
+
+class StoreWeb:
+    """The web root of a store, as the client wants it, without a web server in between."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def read(self, path: str, limit_bytes: int) -> bytes:
+        content = b""
+        try:
+            with self._store.open(WEB_ROOT + path.lstrip("/"), stop=limit_bytes + 1) as file:
+                content = file.read()
+        except NotFoundError as error:
+            raise NotPresentError(error.problem, where=path) from error
+        except InfrastructureError as error:
+            raise DownloadError(error.problem, where=path) from error
+        if len(content) > limit_bytes:
+            raise RepositoryError(f"is larger than {limit_bytes} bytes", where=path)
+        return content
+
+    def download(self, path: str, target: Path, sha256: str, size_bytes: int) -> None:
+        """Copies at most the bytes that the index names; the caller judges them."""
+        left = size_bytes
+        try:
+            with self._store.open(WEB_ROOT + path.lstrip("/")) as source, target.open("wb") as file:
+                while left and (chunk := source.read(min(left, 1 << 20))):
+                    left -= file.write(chunk)
+                if source.read(1):
+                    raise RepositoryError(f"is larger than {size_bytes} bytes", where=path)
+        except NotFoundError as error:
+            raise NotPresentError(error.problem, where=path) from error
+        except InfrastructureError as error:
+            raise DownloadError(error.problem, where=path) from error
 
 
 class FetchWeb:

@@ -1,9 +1,24 @@
 """Versioned, signed channels."""
 
+from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
 from coreimage.system_image.importer import import_build
 from coreimage.system_image.keyrings import publish_keyrings
 from coreimage.system_image.release import release_candidate
 from coreimage.system_image.tree import heal_pair
+from coreimage.system_image.verify import repair_tree, verify_store, verify_tree, verify_web
 from coreimage.system_image.version_tarball import Server
 
-__all__ = ["Server", "heal_pair", "import_build", "publish_keyrings", "release_candidate"]
+__all__ = [
+    "Finding",
+    "Findings",
+    "Server",
+    "WaitingCandidate",
+    "heal_pair",
+    "import_build",
+    "publish_keyrings",
+    "release_candidate",
+    "repair_tree",
+    "verify_store",
+    "verify_tree",
+    "verify_web",
+]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
+from pathlib import Path
 
-from coreimage.errors import UsageError
+from coreimage.errors import UsageError, VerificationError
 from coreimage.model import Value
 from coreimage.tarball import TarWriter, directory, regular, symlink
+
+_LIMIT_BYTES = 1 << 20
 
 
 class Server(Value):
@@ -57,3 +60,28 @@ def channel_ini(channel: str, device: str, version: int, version_detail: str, *,
 def _add(tar: TarWriter, member: tarfile.TarInfo, mtime: int, content: bytes | None = None) -> None:
     member.mtime = mtime
     tar.add(member, content)
+
+
+def read_identity(path: Path, where: str) -> dict[str, str]:
+    """What a version tarball says of itself: the values of its channel.ini. Raises VerificationError when it says
+    nothing, or when `ubuntu-build` has another number."""
+    wanted = {"system/etc/ubuntu-build", "system/etc/system-image/channel.ini"}
+    try:
+        with tarfile.open(path, "r:xz") as tar:
+            files = [
+                member for member in tar if member.isreg() and member.name in wanted and member.size < _LIMIT_BYTES
+            ]
+            texts = {m.name: file.read().decode(errors="replace") for m in files if (file := tar.extractfile(m))}
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise _unreadable(f"not a version tarball: {error}", where) from error
+    if texts.keys() != wanted:
+        raise _unreadable(f"the version tarball lacks {', '.join(sorted(wanted - texts.keys()))}", where)
+    build, ini = (texts[name] for name in sorted(wanted, reverse=True))
+    values = dict(line.split(": ", 1) for line in ini.splitlines() if ": " in line)
+    if build.strip() != values.get("build_number"):
+        raise _unreadable("ubuntu-build and channel.ini have two numbers", where)
+    return values
+
+
+def _unreadable(problem: str, where: str) -> VerificationError:
+    return VerificationError(problem, where=where, resolution="import the build again: it gets the next number")

@@ -9,6 +9,7 @@ import pytest
 
 from coreimage.errors import HostError, InfrastructureError, NotFoundError, UsageError, VerificationError
 from coreimage.http import BarProgress, Download, Downloader, LineProgress, pause_s, progress_for, retry_after_s
+from coreimage.http.transfer import Partial, Wanted
 from tests.harness.proxy import (
     Fault,
     endless,
@@ -185,10 +186,8 @@ def test_a_full_disk_is_said_so(served: Path, target: Path) -> None:
         def write(self, _: object) -> int:
             raise OSError(28, "No space left on device")
 
-    from coreimage.http import _Partial, _Wanted  # noqa: PLC0415
-
     with pytest.raises(HostError, match="No space left"):
-        fetch._verified(_Wanted((served / "file").as_uri()), _Partial(Full()))
+        fetch._verified(Wanted((served / "file").as_uri()), Partial(Full()))
 
 
 def test_the_environment_names_the_proxy(served: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

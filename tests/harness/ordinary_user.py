@@ -34,6 +34,7 @@ done
 for folder in $hidden; do mount -t tmpfs -o mode=755 none "$folder"; done
 for folder in ${opened:-}; do mkdir -p "$folder"; mount --rbind "$kept/tree/$folder" "$folder"; done
 shift
+cd "$home"
 exec setpriv --reuid "$uid" --regid "$uid" --clear-groups -- "$@"
 """
 

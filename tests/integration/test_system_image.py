@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import shutil
 import tarfile
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from coreimage.client import Image, Session
 from coreimage.errors import ConflictError, NotFoundError, VerificationError
 from coreimage.http import Downloader
 from coreimage.image_server import client_errors, open_server
-from coreimage.model import TAR_GZ, TEXT, ArtifactRef, Candidate, PublishedBuild, PublishedFile
+from coreimage.model import TAR_GZ, TEXT, ArtifactRef, Candidate
 from coreimage.process import run
 from coreimage.signing import GnupgSigner, Role, Signer, create_keys, make_keyring
 from coreimage.storage import put_blob_bytes
@@ -29,13 +27,7 @@ from coreimage.storage.store import Store
 from coreimage.system_image import heal_pair, import_build, publish_keyrings, release_candidate
 from tests.harness.kill import for_each_kill_point
 from tests.harness.strict_client import RefusedError, check_tree
-
-CHANNEL, DEVICE = "debian-core/13/edge", "generic_amd64"
-NOW = datetime.now(UTC).replace(microsecond=0)
-
-
-def now() -> datetime:
-    return NOW
+from tests.harness.trees import CHANNEL, DEVICE, NOW, imported, now, original_tree, published, released, rootfs_tarball
 
 
 @pytest.fixture(scope="session")
@@ -71,65 +63,6 @@ def download(tree: Path, signer: Signer, folder: Path, **options: Any) -> tuple[
         opened = session(tree, signer, **options)
         image = opened.select(CHANNEL, DEVICE)
         return image, opened.download(CHANNEL, DEVICE, image, folder)
-
-
-def _tar_gz(members: list[tuple[str, bytes, bytes, str]]) -> bytes:
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, kind, content, link in members:
-            member = tarfile.TarInfo(name)
-            member.type, member.size, member.linkname, member.mtime = kind, len(content), link, 1_700_000_000
-            if name == "usr/bin/ping":
-                member.pax_headers = {"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00 \x00\x00" + "\x00" * 12}
-            tar.addfile(member, io.BytesIO(content))
-    return gzip.compress(plain.getvalue(), mtime=0)
-
-
-def rootfs_tarball(text: bytes) -> bytes:
-    file, folder, soft, hard = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
-    return _tar_gz(
-        [
-            ("SWAP.swap", file, b"swap", ""),
-            ("etc", folder, b"", ""),
-            ("etc/mtab", file, b"", ""),
-            ("etc/issue", file, text, ""),
-            ("lib", soft, b"", "usr/lib"),
-            ("usr", folder, b"", ""),
-            ("usr/bin", folder, b"", ""),
-            ("usr/bin/ping", file, b"ping", ""),
-            ("usr/bin/ping6", hard, b"", "usr/bin/ping"),
-            ("usr/lib", folder, b"", ""),
-        ]
-    )
-
-
-def published(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> PublishedBuild:
-    device = _tar_gz([("hardware.yaml", tarfile.REGTYPE, b"kernel: assets/vmlinuz\n", "")])
-    files = [
-        PublishedFile(name=f"trixie-preinstalled-core-amd64{suffix}", artifact=put_blob_bytes(store, content, TAR_GZ))
-        for suffix, content in ((".device.tar.gz", device), (".tar.gz", rootfs_tarball(text)))
-    ]
-    sums = "".join(f"{file.artifact.sha256} *{file.name}\n" for file in files).encode()
-    return PublishedBuild(
-        project="debian-core",
-        series="13",
-        image_type="daily-preinstalled",
-        build_id=build_id,
-        prefix=f"cdimage/debian-core/daily-preinstalled/{build_id}/",
-        files=tuple(files),
-        checksums=put_blob_bytes(store, sums, TEXT),
-        signature=put_blob_bytes(store, signer.detached(Role.CDIMAGE, sums), TEXT),
-    )
-
-
-def imported(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> Candidate:
-    build = published(store, signer, build_id, text)
-    return import_build(build, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=now)
-
-
-def released(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> int:
-    candidate = imported(store, signer, build_id, text)
-    return release_candidate(candidate, store=store, signer=signer, now=now).version
 
 
 def strict(tree: Path, signer: Signer) -> dict[tuple[str, str], list[int]]:
@@ -396,48 +329,8 @@ def test_unsigned_or_unlisted_build_is_not_imported(store: DirectoryStore, signe
             import_build(hostile, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=now)
 
 
-def _original_tree(root: Path, signer: Signer) -> None:
-    """A tree as the original server lays it out (system-image §1 and §2): pairs only, none of our own keys."""
-
-    def put(path: str, content: bytes, role: Role = Role.IMAGE_SIGNING) -> None:
-        file = root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        Path(f"{file}.asc").write_bytes(signer.detached(role, content))
-
-    put(
-        "gpg/archive-master.tar.xz",
-        make_keyring("archive-master", signer.public_key(Role.ARCHIVE_MASTER)),
-        Role.ARCHIVE_MASTER,
-    )
-    put(
-        "gpg/image-master.tar.xz",
-        make_keyring("image-master", signer.public_key(Role.IMAGE_MASTER)),
-        Role.ARCHIVE_MASTER,
-    )
-    expiry = int(NOW.timestamp()) + 63_072_000
-    signing = make_keyring("image-signing", signer.public_key(Role.IMAGE_SIGNING), expiry=expiry)
-    put("gpg/image-signing.tar.xz", signing, Role.IMAGE_MASTER)
-    files = []
-    for order, path in enumerate(
-        ("/pool/ubuntu-1.tar.xz", "/pool/device-2.tar.xz", f"/{CHANNEL}/{DEVICE}/version-7.tar.xz")
-    ):
-        content = path.encode()
-        put(path.lstrip("/"), content)
-        digest = hashlib.sha256(content).hexdigest()
-        files.append(
-            {"path": path, "signature": f"{path}.asc", "checksum": digest, "size": len(content), "order": order}
-        )
-    image = {"type": "full", "version": 7, "description": "x", "version_detail": "version=7", "files": files[::-1]}
-    delta = {**image, "type": "delta", "base": 6}
-    stamp = {"generated_at": "Mon Nov 23 18:34:20 UTC 2026"}
-    index = f"{CHANNEL}/{DEVICE}/index.json"
-    put(index, json.dumps({"global": stamp, "images": [image, delta]}, indent=4).encode())
-    put("channels.json", json.dumps({CHANNEL: {"devices": {DEVICE: {"index": f"/{index}"}}}}, indent=4).encode())
-
-
 def test_tree_of_the_original_server_is_read(signer: GnupgSigner, tmp_path: Path) -> None:
-    _original_tree(tmp_path / "www", signer)
+    original_tree(tmp_path / "www", signer)
     image, files = download(tmp_path / "www", signer, tmp_path / "files")
     assert (image.version, image.type) == (7, "full")
     assert [path.name for path in files] == ["ubuntu-1.tar.xz", "device-2.tar.xz", "version-7.tar.xz"]

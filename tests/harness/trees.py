@@ -1,0 +1,123 @@
+"""Small published trees, made with the real importer: what tests of system-image start from."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from coreimage.model import TAR_GZ, TEXT, Candidate, PublishedBuild, PublishedFile
+from coreimage.process import run
+from coreimage.signing import Role, Signer, make_keyring
+from coreimage.storage import Store, put_blob_bytes
+from coreimage.system_image import import_build, release_candidate
+
+CHANNEL, DEVICE = "debian-core/13/edge", "generic_amd64"
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def now() -> datetime:
+    return NOW
+
+
+def _tar_gz(members: list[tuple[str, bytes, bytes, str]]) -> bytes:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind, content, link in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.size, member.linkname, member.mtime = kind, len(content), link, 1_700_000_000
+            if name == "usr/bin/ping":
+                member.pax_headers = {"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00 \x00\x00" + "\x00" * 12}
+            tar.addfile(member, io.BytesIO(content))
+    return gzip.compress(plain.getvalue(), mtime=0)
+
+
+def rootfs_tarball(text: bytes) -> bytes:
+    file, folder, soft, hard = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+    return _tar_gz(
+        [
+            ("SWAP.swap", file, b"swap", ""),
+            ("etc", folder, b"", ""),
+            ("etc/mtab", file, b"", ""),
+            ("etc/issue", file, text, ""),
+            ("lib", soft, b"", "usr/lib"),
+            ("usr", folder, b"", ""),
+            ("usr/bin", folder, b"", ""),
+            ("usr/bin/ping", file, b"ping", ""),
+            ("usr/bin/ping6", hard, b"", "usr/bin/ping"),
+            ("usr/lib", folder, b"", ""),
+        ]
+    )
+
+
+def published(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> PublishedBuild:
+    device = _tar_gz([("hardware.yaml", tarfile.REGTYPE, b"kernel: assets/vmlinuz\n", "")])
+    files = [
+        PublishedFile(name=f"trixie-preinstalled-core-amd64{suffix}", artifact=put_blob_bytes(store, content, TAR_GZ))
+        for suffix, content in ((".device.tar.gz", device), (".tar.gz", rootfs_tarball(text)))
+    ]
+    sums = "".join(f"{file.artifact.sha256} *{file.name}\n" for file in files).encode()
+    return PublishedBuild(
+        project="debian-core",
+        series="13",
+        image_type="daily-preinstalled",
+        build_id=build_id,
+        prefix=f"cdimage/debian-core/daily-preinstalled/{build_id}/",
+        files=tuple(files),
+        checksums=put_blob_bytes(store, sums, TEXT),
+        signature=put_blob_bytes(store, signer.detached(Role.CDIMAGE, sums), TEXT),
+    )
+
+
+def imported(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> Candidate:
+    build = published(store, signer, build_id, text)
+    return import_build(build, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=now)
+
+
+def released(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> int:
+    candidate = imported(store, signer, build_id, text)
+    return release_candidate(candidate, store=store, signer=signer, now=now).version
+
+
+def original_tree(root: Path, signer: Signer) -> None:
+    """A tree as the original server lays it out (system-image §1 and §2): pairs only, none of our own keys."""
+
+    def put(path: str, content: bytes, role: Role = Role.IMAGE_SIGNING) -> None:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        Path(f"{file}.asc").write_bytes(signer.detached(role, content))
+
+    put(
+        "gpg/archive-master.tar.xz",
+        make_keyring("archive-master", signer.public_key(Role.ARCHIVE_MASTER)),
+        Role.ARCHIVE_MASTER,
+    )
+    put(
+        "gpg/image-master.tar.xz",
+        make_keyring("image-master", signer.public_key(Role.IMAGE_MASTER)),
+        Role.ARCHIVE_MASTER,
+    )
+    expiry = int(NOW.timestamp()) + 63_072_000
+    signing = make_keyring("image-signing", signer.public_key(Role.IMAGE_SIGNING), expiry=expiry)
+    put("gpg/image-signing.tar.xz", signing, Role.IMAGE_MASTER)
+    files = []
+    for order, path in enumerate(
+        ("/pool/ubuntu-1.tar.xz", "/pool/device-2.tar.xz", f"/{CHANNEL}/{DEVICE}/version-7.tar.xz")
+    ):
+        content = path.encode()
+        put(path.lstrip("/"), content)
+        digest = hashlib.sha256(content).hexdigest()
+        files.append(
+            {"path": path, "signature": f"{path}.asc", "checksum": digest, "size": len(content), "order": order}
+        )
+    image = {"type": "full", "version": 7, "description": "x", "version_detail": "version=7", "files": files[::-1]}
+    delta = {**image, "type": "delta", "base": 6}
+    stamp = {"generated_at": "Mon Nov 23 18:34:20 UTC 2026"}
+    index = f"{CHANNEL}/{DEVICE}/index.json"
+    put(index, json.dumps({"global": stamp, "images": [image, delta]}, indent=4).encode())
+    put("channels.json", json.dumps({CHANNEL: {"devices": {DEVICE: {"index": f"/{index}"}}}}, indent=4).encode())

@@ -1,0 +1,218 @@
+"""`verify_tree` over real trees: what is whole is silent, and each thing that is spoilt is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coreimage.http import Downloader
+from coreimage.model import TEXT
+from coreimage.signing import GnupgSigner, Role, Signer, create_keys, make_keyring
+from coreimage.storage.directory import DirectoryStore
+from coreimage.system_image import (
+    Findings,
+    WaitingCandidate,
+    publish_keyrings,
+    release_candidate,
+    repair_tree,
+    verify_store,
+    verify_web,
+)
+from tests.harness.server import serve
+from tests.harness.trees import CHANNEL, DEVICE, NOW, imported, now, original_tree, released
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> GnupgSigner:
+    folder = tmp_path_factory.mktemp("keys")
+    create_keys(folder, bits=dict.fromkeys(Role, 2048))
+    return GnupgSigner(folder)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "system-image"
+
+
+def top(signer: Signer) -> bytes:
+    return make_keyring("archive-master", signer.public_key(Role.ARCHIVE_MASTER))
+
+
+def look(store: DirectoryStore, signer: Signer, **options: Any) -> Findings:
+    options = {"now": NOW.timestamp, **options}
+    return verify_store(store, top(signer), cdimage_key=signer.public_key(Role.CDIMAGE), **options)
+
+
+def wrong(found: Findings) -> list[str]:
+    return [finding.where for finding in found.errors]
+
+
+def test_whole_trees_are_silent(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer)
+    released(store, signer, "20261124", b"two")
+    waiting = imported(store, signer, "20261125", b"three")
+    found = look(store, signer)
+    assert (found.findings, found.orphans) == ((), ())
+    assert found.candidates == (WaitingCandidate(channel=CHANNEL, device=DEVICE, version=3),)
+    assert found.checked > 30
+    assert verify_web(tree, top(signer), fetch=Downloader(), now=NOW.timestamp) == found
+    with serve(tree) as server:
+        remote = verify_web(server.url, top(signer), fetch=Downloader(), now=NOW.timestamp)
+    assert (remote.findings, remote.orphans, remote.candidates) == ((), (), ())
+    release_candidate(waiting, store=store, signer=signer, now=now)
+    assert look(store, signer).candidates == ()
+
+
+def test_a_tree_of_only_a_candidate(store: DirectoryStore, signer: GnupgSigner) -> None:
+    publish_keyrings(store=store, signer=signer, now=now)
+    imported(store, signer)
+    found = look(store, signer)
+    assert wrong(found) == ["channels.json"]
+    assert [candidate.version for candidate in found.candidates] == [1]
+
+
+def test_a_tree_of_the_original_server(signer: GnupgSigner, tmp_path: Path) -> None:
+    original_tree(tmp_path / "www", signer)
+    found = verify_web(tmp_path / "www", top(signer), fetch=Downloader(), now=NOW.timestamp)
+    assert (found.findings, found.orphans) == ((), ())
+
+
+def test_what_failed_candidates_left_is_an_orphan(store: DirectoryStore, signer: GnupgSigner) -> None:
+    publish_keyrings(store=store, signer=signer, now=now)
+    imported(store, signer, text=b"never released")
+    assert released(store, signer, "20261124", b"two") == 2
+    found = look(store, signer)
+    assert (found.findings, found.candidates) == ((), ())
+    assert any(name.startswith("pool/ubuntu-") for name in found.orphans)
+    assert any(name.endswith("version-1.tar.xz") for name in found.orphans)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _one(tree: Path, pattern: str) -> Path:
+    (found,) = tree.glob(pattern)
+    return found
+
+
+EDGE = f"{CHANNEL}/{DEVICE}"
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "pool/device-*.tar.xz": _flip,
+    "pool/ubuntu-*.tar.xz": lambda path: path.write_bytes(path.read_bytes() + b"more"),
+    "pool/ubuntu-*.json": _flip,
+    f"{EDGE}/version-1.tar.xz": Path.unlink,
+    f"{EDGE}/version-1.json": _flip,
+    f"{EDGE}/index.json": Path.unlink,
+    f"{EDGE}/index-*.json": _flip,
+    "channels.json": _flip,
+    "channels.json.gpg": _flip,
+    "gpg/image-master.tar.xz": _flip,
+    "gpg/archive-master.tar.xz": _flip,
+    "gpg/blacklist.tar.xz": _flip,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, signer: GnupgSigner) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    publish_keyrings(store=DirectoryStore(root), signer=signer, now=now)
+    released(DirectoryStore(root), signer)
+    return root
+
+
+@pytest.mark.parametrize("pattern", SPOILT)
+def test_each_spoilt_object_is_named(pattern: str, whole: Path, signer: GnupgSigner) -> None:
+    spoilt = _one(whole / "system-image", pattern)
+    name, good = spoilt.relative_to(whole / "system-image").as_posix(), spoilt.read_bytes()
+    SPOILT[pattern](spoilt)
+    try:
+        assert wrong(look(DirectoryStore(whole), signer)) == [name]
+    finally:
+        spoilt.write_bytes(good)
+    assert wrong(look(DirectoryStore(whole), signer)) == []
+
+
+@pytest.mark.parametrize("pattern", ["channels.json*.asc", f"{EDGE}/index.json.asc", "pool/ubuntu-*.xz.asc"])
+def test_a_missing_signature_is_named(pattern: str, whole: Path, signer: GnupgSigner) -> None:
+    spoilt = _one(whole / "system-image", pattern)
+    name, good = spoilt.relative_to(whole / "system-image").as_posix(), spoilt.read_bytes()
+    spoilt.unlink()
+    try:
+        assert wrong(look(DirectoryStore(whole), signer)) == [name]
+    finally:
+        spoilt.write_bytes(good)
+
+
+def test_torn_pairs_are_repaired(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer)
+    for name in ("channels.json", f"{EDGE}/index.json.asc"):
+        (tree / name).write_bytes(b"torn")
+    found = look(store, signer)
+    assert wrong(found) == ["channels.json", f"{EDGE}/index.json"]
+    assert all("--repair" in finding.resolution for finding in found.errors)
+    assert repair_tree(store=store, signer=signer, now=now)
+    assert look(store, signer).findings == ()
+    assert not repair_tree(store=store, signer=signer, now=now)
+
+
+def test_a_version_tarball_that_says_something_else(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
+    """Rightly signed throughout; only its content gives it away."""
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer)
+    channels = json.loads((tree / "channels.json").read_bytes())
+    entry = channels[CHANNEL]["devices"][DEVICE]
+    index = json.loads((tree / entry["index"].lstrip("/")).read_bytes())
+    index["images"][0]["version_detail"] = "version=other"
+    path = f"{EDGE}/index.json"
+    (tree / path).write_text(json.dumps(index))
+    (tree / f"{path}.asc").write_bytes(signer.detached_file(Role.IMAGE_SIGNING, tree / path))
+    channels[CHANNEL]["devices"][DEVICE] = {"index": f"/{path}"}
+    content = json.dumps(channels).encode()
+    (tree / "channels.json.gpg").write_bytes(signer.inline(Role.IMAGE_SIGNING, content))
+    (tree / "channels.json").write_bytes(content)
+    (tree / "channels.json.asc").write_bytes(signer.detached(Role.IMAGE_SIGNING, content))
+    (finding,) = look(store, signer).errors
+    assert finding.where == f"{EDGE}/version-1.tar.xz"
+    assert "version_detail" in finding.problem
+
+
+def test_the_end_of_a_keyring_is_announced(whole: Path, signer: GnupgSigner) -> None:
+    later = NOW + timedelta(days=700)
+    (finding,) = look(DirectoryStore(whole), signer, now=later.timestamp).findings
+    assert (finding.severity, finding.where) == ("warning", "gpg/image-signing.tar.xz")
+    ended = NOW + timedelta(days=731)
+    assert wrong(look(DirectoryStore(whole), signer, now=ended.timestamp)) == ["gpg/image-signing.tar.xz"]
+
+
+def test_published_builds(store: DirectoryStore, signer: GnupgSigner) -> None:
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer)
+    folder = "cdimage/p/1/daily/20261123"
+    files = {"a.tar.gz": b"a", "b.manifest": b"b"}
+    digests = {"a.tar.gz": "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb", "b.manifest": "0" * 64}
+    sums = "".join(f"{digest} *{name}\n" for name, digest in digests.items()).encode()
+    for name, content in {**files, "stray": b"", ".marked_good": b"a.tar.gz\n", "SHA256SUMS": sums}.items():
+        store.put_bytes(f"{folder}/{name}", content, media_type=TEXT)
+    signature = signer.detached(Role.CDIMAGE, sums)
+    store.put_bytes(f"{folder}/SHA256SUMS.gpg", signature, media_type=TEXT)
+    found = look(store, signer)
+    assert (wrong(found), found.orphans) == ([f"{folder}/b.manifest"], (f"{folder}/stray",))
+    store.delete([f"{folder}/a.tar.gz"])
+    assert wrong(look(store, signer)) == [f"{folder}/a.tar.gz", f"{folder}/b.manifest"]
+    store.put_bytes(f"{folder}/SHA256SUMS", sums + b"x", media_type=TEXT)
+    assert wrong(look(store, signer)) == [f"{folder}/SHA256SUMS"]
