@@ -53,10 +53,12 @@ def show(settings: Settings, channel: str, devices: tuple[str, ...], refresh: bo
     Example:
       coreimage lock show debian-core/13/edge --device generic_amd64
     """
+    from coreimage import logs  # noqa: PLC0415
     from coreimage.cli.lock_parts import channel_parts, current_locks, refresh_locks  # noqa: PLC0415
     from coreimage.config import load_project  # noqa: PLC0415
     from coreimage.storage import open_store  # noqa: PLC0415
 
+    logs.show(settings.log_level)
     store = open_store(settings.store_url)
     parts = channel_parts(load_project(settings.project_file), channel, devices)
     if refresh:
