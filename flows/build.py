@@ -26,7 +26,7 @@ from coreimage.process import run
 from coreimage.publication import BuildContent
 from flows.report import lock_changes, show_failed_boot, show_result, why
 from flows.result import BuildResult, DeviceResult
-from flows.steps import Steps
+from flows.steps import Steps, Taking
 from tasks import boot_test, publication, system_image
 from tasks import disk_image as images
 from tasks import rootfs as chroots
@@ -53,7 +53,7 @@ def build_channel(
     A failed boot raises BootError and leaves the channel as it was.
     """
     logs.configure()
-    site = Site(store_url=store_url, keys_folder=keys_folder, offline=offline)
+    site = Site(store_url=store_url, keys_folder=keys_folder, channel=channel, offline=offline)
     return Build(channel, project_file, site, devices, refresh=refresh).run()
 
 
@@ -64,7 +64,8 @@ class Build:
         self.project = load_project(Path(project_file))
         self.channel, self.config = channel, self.project.channel(channel)
         self.devices = chosen_devices(channel, self.config, devices)
-        self.site, self.store, self.steps = site, site.store(), Steps(refresh=refresh)
+        self.site, self.store = site, site.store()
+        self.steps: Taking = Steps(refresh=refresh)
         self.changes: dict[str, tuple[str, ...]] = {}
         self.tools = rootfs.tool_versions(run=run)
         self.probed: dict[tuple[rootfs.ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
@@ -110,8 +111,11 @@ class Build:
         previous = rootfs.named_lock(pointer, self.store)
         lock = self.locked(spec, previous) if self.site.offline else self.planned(spec, previous)
         self.changes[f"{part}/{architecture}"] = lock_changes(previous, rootfs.read_lock(self.store, lock))
-        rootfs.move_lock_pointer(pointer, lock, self.store)
+        self.name_lock(pointer, lock)
         return lock
+
+    def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
+        rootfs.move_lock_pointer(pointer, lock, self.store)
 
     def planned(self, spec: chroots.Spec, previous: PackageLock | None) -> ArtifactRef:
         releases = self.releases(spec)

@@ -5,7 +5,7 @@ The own thread: a run that is cancelled then ends its child processes; a pool's 
 
 from __future__ import annotations
 
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
@@ -16,6 +16,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CACHED = "Cached"
+
+
+class Taking(Protocol):
+    """How a build takes its steps."""
+
+    @property
+    def taken(self) -> tuple[Step, ...]: ...
+
+    def take(self, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 class Steps:

@@ -14,7 +14,7 @@ from tasks.site import Site, live_lines
 Spec: TypeAlias = RootfsSpec | DeviceSpec
 
 # `client` and `device` are copied into the rootfs.
-_CODE = ("coreimage.rootfs", "coreimage.tarball", "coreimage.client", "coreimage.device")
+_CODE = ("coreimage.client", "coreimage.device")
 
 
 @live_task()

@@ -19,6 +19,8 @@ class Site(Value):
 
     store_url: str
     keys_folder: str
+    channel: str = ""
+    """What is being built: a step that runs is compared with its last run for the same channel."""
     offline: bool = False
     """Nothing is downloaded: what is not in the store is missing."""
 

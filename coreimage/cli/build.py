@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--device", "devices", multiple=True, metavar="D", help="Only this device; may be repeated.")
 @click.option("--refresh", is_flag=True, help="Do every step anew, whatever is remembered.")
 @click.option("--offline", is_flag=True, help="From the current lock and the .debs in the store; asks no archive.")
+@click.option("--explain", is_flag=True, help="Say which steps would run, and why; do none of them.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Leave a bootable image here.")
 @click.option("--login-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Your SSH public key.")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
@@ -30,6 +31,7 @@ def build(
     devices: tuple[str, ...],
     refresh: bool,
     offline: bool,
+    explain: bool,
     output: Path | None,
     login_key: Path | None,
     force: bool,
@@ -46,6 +48,9 @@ def build(
 
     if len(load_project(settings.project_file).channel(channel).devices) != 1 != len(devices) and output:
         raise UsageError("an image is of one device", where=channel, resolution="name it with --device")
+    if explain:
+        foresee(settings, channel, devices, offline=offline)
+        return
     check_output(output, force=force)
     result = run_flow(settings, channel, devices, refresh=refresh, offline=offline)
     if output:
@@ -81,6 +86,22 @@ def run_flow(
             )
         finally:
             finish_reporting()
+
+
+def foresee(settings: Settings, channel: str, devices: tuple[str, ...], *, offline: bool) -> None:
+    """Needs no Prefect server: only the records that earlier runs left."""
+    from coreimage import logs  # noqa: PLC0415
+    from coreimage.cli.prefect_server import prefect_settings  # noqa: PLC0415
+
+    prefect_settings(settings.state("prefect"), debug=settings.debug)
+    from flows.explain import explain  # noqa: PLC0415
+    from tasks.site import Site  # noqa: PLC0415
+
+    logs.show(settings.log_level)
+    site = Site(store_url=settings.store_url, keys_folder=str(settings.keys_folder), channel=channel, offline=offline)
+    stages = explain(channel, str(settings.project_file), site, devices)
+    lines = [stage.model_dump_json() for stage in stages] if settings.as_json else [str(stage) for stage in stages]
+    click.echo(f"[{','.join(lines)}]" if settings.as_json else "\n".join(lines))
 
 
 def summary(result: BuildResult) -> str:

@@ -58,9 +58,7 @@ def prefect_api(folder: Path, *, debug: bool = False) -> Iterator[str]:
     `folder` becomes PREFECT_HOME unless that is set. To be entered before Prefect is imported.
     Raises HostError when the server does not become ready.
     """
-    os.environ.setdefault("PREFECT_HOME", str(folder.absolute()))
-    for name, value in {**_SETTINGS, **({} if debug else _QUIET)}.items():
-        os.environ.setdefault(name, value)
+    prefect_settings(folder, debug=debug)
     if _API_URL in os.environ:
         yield os.environ[_API_URL]
         return
@@ -70,6 +68,13 @@ def prefect_api(folder: Path, *, debug: bool = False) -> Iterator[str]:
             yield url
         finally:
             del os.environ[_API_URL]
+
+
+def prefect_settings(folder: Path, *, debug: bool = False) -> None:
+    """Sets what Prefect reads when it is imported, where the environment does not say otherwise."""
+    os.environ.setdefault("PREFECT_HOME", str(folder.absolute()))
+    for name, value in {**_SETTINGS, **({} if debug else _QUIET)}.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager
