@@ -19,6 +19,7 @@ from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageL
 from coreimage.process import Run
 from coreimage.rootfs.lock import configuration, keep_previous, store_lock
 from coreimage.rootfs.probe import signed_text
+from coreimage.rootfs.replacement import check_replacements, offered
 from coreimage.rootfs.spec import ArchiveSpec, DeviceSpec, RootfsSpec
 from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
 
@@ -107,7 +108,12 @@ class _Apt:
         except ProcessError as error:
             known = run(["apt-cache", "pkgnames"], env=env).output.split()
             raise _unresolved(error, known) from error
-        return planned_packages(output, [f"{release.uri} {release.suite}" for release in self._releases])
+        planned = planned_packages(output, [f"{release.uri} {release.suite}" for release in self._releases])
+        if any(archive.may_replace is not None for archive in self._archives):
+            names = [package.name for package in planned]
+            mirrors = offered(run(["apt-cache", "madison", *names], env=env).output)
+            check_replacements(planned, self._archives, self._releases, mirrors)
+        return planned
 
     def _mirror(self, number: int, archive: ArchiveSpec, release: ArchiveRelease, *, store: Store, fetch: Fetch) -> str:
         mirror = self._folder / "mirror" / str(number)
