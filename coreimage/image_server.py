@@ -12,7 +12,7 @@ from coreimage.client import DownloadError, NotPresentError, RepositoryError, Se
 from coreimage.client.errors import ClientError
 from coreimage.client.session import CHANNELS
 from coreimage.errors import InfrastructureError, NotFoundError, VerificationError
-from coreimage.http import Fetch
+from coreimage.http import Fetch, NoProgress, Progress
 from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import open_inline, verify_detached
@@ -24,8 +24,8 @@ WEB_ROOT = "system-image/"
 class StoreWeb:
     """The web root of a store, as the client wants it, without a web server in between."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, progress: Progress | None = None) -> None:
+        self._store, self._progress = store, progress or NoProgress()
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         content = b""
@@ -42,17 +42,21 @@ class StoreWeb:
 
     def download(self, path: str, target: Path, sha256: str, size_bytes: int) -> None:
         """Copies at most the bytes that the index names; the caller judges them."""
-        left = size_bytes
+        left, name = size_bytes, path.rpartition("/")[2]
+        advance = self._progress.start(name, size_bytes)
         try:
             with self._store.open(WEB_ROOT + path.lstrip("/")) as source, target.open("wb") as file:
                 while left and (chunk := source.read(min(left, 1 << 20))):
                     left -= file.write(chunk)
+                    advance(len(chunk))
                 if source.read(1):
                     raise RepositoryError(f"is larger than {size_bytes} bytes", where=path)
         except NotFoundError as error:
             raise NotPresentError(error.problem, where=path) from error
         except InfrastructureError as error:
             raise DownloadError(error.problem, where=path) from error
+        finally:
+            self._progress.finish(name)
 
 
 class FetchWeb:

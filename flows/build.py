@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import structlog
@@ -10,6 +11,7 @@ from prefect import flow
 from coreimage import disk_image, logs, rootfs
 from coreimage.config import ChannelConfig, Project, load_project
 from coreimage.errors import BootError, NotFoundError
+from coreimage.logs import story
 from coreimage.model import (
     Architecture,
     ArchiveRelease,
@@ -24,9 +26,10 @@ from coreimage.model import (
 )
 from coreimage.process import run
 from coreimage.publication import BuildContent
-from flows.report import lock_changes, show_failed_boot, show_result, why
+from flows.report import changed_packages, lock_changes, news, show_failed_boot, show_result, why
 from flows.result import BuildResult, DeviceResult
 from flows.steps import Steps, Taking
+from flows.story import duration, packages
 from tasks import boot_test, publication, system_image
 from tasks import disk_image as images
 from tasks import rootfs as chroots
@@ -71,15 +74,18 @@ class Build:
         self.probed: dict[tuple[rootfs.ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
 
     def run(self) -> BuildResult:
+        start_s = time.monotonic()
         log.info("building", channel=self.channel, devices=",".join(self.devices), store=self.store.url)
+        story.info(f"Building {self.channel} for {', '.join(self.devices)}")
         content = self.content()
-        published = self.steps.take(publication.publish_build, content, site=self.site)
-        self.steps.take(system_image.publish_keyrings, site=self.site)
+        published = self.steps.take("Publishing the build", publication.publish_build, content, site=self.site)
+        self.steps.take("", system_image.publish_keyrings, site=self.site)
         devices = tuple(self.device(name, published) for name in self.devices)
         self.mark_good(published, devices)
         result = BuildResult(channel=self.channel, published=published, devices=devices, steps=self.steps.taken)
         show_result(result, self.changes)
         log.info(why(result), channel=self.channel, versions=",".join(str(d.release.version) for d in devices))
+        story.info(f"{news(result)} ({duration(time.monotonic() - start_s)})")
         return result
 
     def content(self) -> BuildContent:
@@ -98,28 +104,37 @@ class Build:
     def rootfs(self, architecture: Architecture) -> RootfsBuild:
         spec = rootfs.rootfs_spec(self.project, self.channel, architecture, store=self.store)
         lock = self.lock(spec, self.project.config.series[self.config.series].product, architecture)
-        return self.steps.take(chroots.build_rootfs, spec, lock, site=self.site)
+        title = f"Building the rootfs for {architecture}"
+        return self.steps.take(title, chroots.build_rootfs, spec, lock, site=self.site)
 
     def device_part(self, device: str) -> DeviceBuild:
         spec = rootfs.device_spec(self.project, self.channel, device, store=self.store)
         lock = self.lock(spec, device, self.project.config.devices[device].architecture)
-        return self.steps.take(chroots.build_device, spec, lock, site=self.site)
+        title = f"Building kernel and initrd of {device}"
+        return self.steps.take(title, chroots.build_device, spec, lock, site=self.site)
 
     def lock(self, spec: chroots.Spec, part: str, architecture: Architecture) -> ArtifactRef:
         """Which packages, exactly: planned from how the archives stand now, and recorded for the next plan."""
         pointer = rootfs.lock_pointer(self.project.config.project, self.config.series, part, architecture)
         previous = rootfs.named_lock(pointer, self.store)
-        lock = self.locked(spec, previous) if self.site.offline else self.planned(spec, previous)
-        self.changes[f"{part}/{architecture}"] = lock_changes(previous, rootfs.read_lock(self.store, lock))
+        lock = (
+            self.locked(spec, previous)
+            if self.site.offline
+            else self.planned(spec, previous, f"{part} for {architecture}")
+        )
+        chosen = rootfs.read_lock(self.store, lock)
+        story.info(packages(chosen, changed_packages(previous, chosen), first=previous is None))
+        self.changes[f"{part}/{architecture}"] = lock_changes(previous, chosen)
         self.name_lock(pointer, lock)
         return lock
 
     def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
         rootfs.move_lock_pointer(pointer, lock, self.store)
 
-    def planned(self, spec: chroots.Spec, previous: PackageLock | None) -> ArtifactRef:
-        releases = self.releases(spec)
-        return self.steps.take(chroots.plan_packages, spec, releases, previous, self.tools, site=self.site)
+    def planned(self, spec: chroots.Spec, previous: PackageLock | None, part: str) -> ArtifactRef:
+        arguments = spec, self.releases(spec), previous, self.tools
+        title = f"Choosing the packages of {part}"
+        return self.steps.take(title, chroots.plan_packages, *arguments, site=self.site)
 
     def locked(self, spec: chroots.Spec, current: PackageLock | None) -> ArtifactRef:
         return rootfs.store_lock(self.store, rootfs.offline_lock(current, spec, self.tools, self.channel))
@@ -127,7 +142,9 @@ class Build:
     def releases(self, spec: chroots.Spec) -> tuple[ArchiveRelease, ...]:
         """How the archives stand: looked at once, so that all parts of a build are planned from the same state."""
         if spec.archives not in self.probed:
-            self.probed[spec.archives] = self.steps.take(chroots.probe_archives, spec.archives, site=self.site)
+            self.probed[spec.archives] = self.steps.take(
+                "Looking at the archives", chroots.probe_archives, spec.archives, site=self.site
+            )
         return self.probed[spec.archives]
 
     def device(self, device: str, published: PublishedBuild) -> DeviceResult:
@@ -135,28 +152,33 @@ class Build:
         candidate = self.candidate(device, published)
         image = self.image(candidate)
         boots = self.boots(image)
-        release = self.steps.take(system_image.release_candidate, candidate, site=self.site)
+        title = f"Releasing {self.channel} for {device}"
+        release = self.steps.take(title, system_image.release_candidate, candidate, site=self.site)
         return DeviceResult(device=device, candidate=candidate, image=image, boots=boots, release=release)
 
     def candidate(self, device: str, published: PublishedBuild) -> Candidate:
         """The channel's next version. A remembered one that the channel has left behind is history: when an older
         build comes back, it comes as a new version."""
         arguments = published, self.channel, device, self.config.description, self.config.compression
-        candidate = self.steps.take(system_image.import_build, *arguments, site=self.site)
+        title = f"Making the next version for {device}"
+        candidate = self.steps.take(title, system_image.import_build, *arguments, site=self.site)
         if candidate.version >= system_image.newest_version(self.channel, device, self.site):
             return candidate
         anew = system_image.import_build.with_options(refresh_cache=True)
-        return self.steps.take(anew, *arguments, site=self.site)
+        return self.steps.take(title, anew, *arguments, site=self.site)
 
     def image(self, candidate: Candidate) -> DiskImage:
         device = self.project.config.devices[candidate.device]
         gadget = disk_image.pack_gadget(self.project.path(device.gadget), store=self.store)
-        return self.steps.take(images.assemble_image, candidate, gadget, device.architecture, site=self.site)
+        title = f"Making the disk image of {candidate.device}"
+        return self.steps.take(title, images.assemble_image, candidate, gadget, device.architecture, site=self.site)
 
     def boots(self, image: DiskImage) -> tuple[BootReport, ...]:
         try:
             return tuple(
-                self.steps.take(boot_test.boot_test, image, firmware, site=self.site)
+                self.steps.take(
+                    f"Booting it with {firmware.upper()}", boot_test.boot_test, image, firmware, site=self.site
+                )
                 for firmware in self.config.boot_test
             )
         except BootError as error:
@@ -168,7 +190,8 @@ class Build:
             evidence = tuple(
                 report for device in devices if device.image.architecture == architecture for report in device.boots
             )
-            self.steps.take(publication.mark_good, published, architecture, evidence, site=self.site)
+            title = f"Marking build {published.build_id} good for {architecture}"
+            self.steps.take(title, publication.mark_good, published, architecture, evidence, site=self.site)
 
 
 def chosen_devices(channel: str, config: ChannelConfig, wanted: tuple[str, ...]) -> tuple[str, ...]:

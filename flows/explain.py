@@ -72,7 +72,7 @@ class Foreseen(Build):
         return (*dict.fromkeys(self.lookup.found), *later)
 
     def follow(self) -> None:
-        published = self.steps.take(publication.publish_build, self.content(), site=self.site)
+        published = self.steps.take("", publication.publish_build, self.content(), site=self.site)
         self.mark_good(published, tuple(self.device(name, published) for name in self.devices))
 
     def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
@@ -88,7 +88,7 @@ class Lookup:
         self.found: list[Stage] = []
         self._store = site.store()
 
-    def take(self, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def take(self, title: str, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if task in _ALWAYS:
             return task.fn(*args, **kwargs)
         policy = task.cache_policy

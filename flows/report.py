@@ -31,6 +31,14 @@ def why(result: BuildResult) -> str:
     return f"done anew: {', '.join(dict.fromkeys(anew))}"
 
 
+def news(result: BuildResult) -> str:
+    """How the run ends, for whoever waits for it."""
+    if result.unchanged:
+        return "Nothing has changed, nothing was built"
+    released = ", ".join(f"{device.device} version {device.release.version}" for device in result.devices)
+    return f"Released {result.channel}: {released}, build {result.published.build_id}"
+
+
 def markdown_of(result: BuildResult, changes: dict[str, tuple[str, ...]]) -> str:
     """`changes` maps a product or device to its package changes, one line each."""
     parts = [f"# {result.channel}\n\nBuild `{result.published.build_id}`; {why(result)}."]
@@ -45,6 +53,12 @@ def markdown_of(result: BuildResult, changes: dict[str, tuple[str, ...]]) -> str
 
 def _packages(part: str, lines: tuple[str, ...]) -> str:
     return f"## Packages of {part}\n\n" + ("\n".join(f"- {line}" for line in lines) or "no change")
+
+
+def changed_packages(old: PackageLock | None, new: PackageLock) -> int:
+    """How many packages came, went or changed."""
+    found = lock_diff(old, new) if old else None
+    return len(found.packages) + len(found.repacked) if found else len(new.packages)
 
 
 def lock_changes(old: PackageLock | None, new: PackageLock) -> tuple[str, ...]:

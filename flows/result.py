@@ -10,6 +10,7 @@ class Step(Value):
 
     name: str
     cached: bool
+    duration_s: float = 0.0
 
 
 class DeviceResult(Value):

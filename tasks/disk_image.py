@@ -6,15 +6,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from coreimage import disk_image
+from coreimage import disk_image, progress
 from coreimage.client import Session
 from coreimage.flash import WEB_ROOT, StoreWeb, flash
 from coreimage.image_server import GpgvVerify
+from coreimage.logs import story
 from coreimage.model import Architecture, ArtifactRef, Candidate, DiskImage
 from coreimage.process import run
 from coreimage.storage import Store
 from tasks.caching import artifact_task
-from tasks.site import Site, live_lines
+from tasks.site import Site
 
 _ARCHIVE_MASTER = f"{WEB_ROOT}gpg/archive-master.tar.xz"
 
@@ -38,7 +39,7 @@ def assemble_candidate(candidate: Candidate, gadget: ArtifactRef, architecture: 
             output=work / "disk.img",
             run=run,
             work_folder=work,
-            on_step=live_lines("flash"),
+            on_step=lambda step: story.info(f"  {step}"),
         )
         return disk_image.store_image(made, store=store, work_folder=work)
 
@@ -48,4 +49,6 @@ def candidate_session(candidate: Candidate, store: Store) -> Session:
     with store.open(_ARCHIVE_MASTER) as file:
         archive_master = file.read()
     channels_path = candidate.channels.uri.removeprefix(WEB_ROOT)
-    return Session(StoreWeb(store), GpgvVerify(run), archive_master, time.time, channels_path=channels_path)
+    return Session(
+        StoreWeb(store, progress.each_file()), GpgvVerify(run), archive_master, time.time, channels_path=channels_path
+    )

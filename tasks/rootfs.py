@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
-from coreimage import rootfs
+from coreimage import http, progress, rootfs
 from coreimage.model import ArchiveRelease, ArtifactRef, DeviceBuild, PackageLock, RootfsBuild
 from coreimage.process import run
 from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec
+from coreimage.storage import blob_key
 from tasks.caching import artifact_task, live_task
 from tasks.site import Site, live_lines
 
@@ -38,11 +41,28 @@ def plan_packages(
 
 @artifact_task(code=_CODE)
 def build_rootfs(spec: RootfsSpec, lock: ArtifactRef, *, site: Site) -> RootfsBuild:
-    lines = live_lines("mmdebstrap")
-    return rootfs.build_rootfs(spec, lock, store=site.store(), fetch=site.fetch(), run=run, on_line=lines)
+    lines, store = live_lines("mmdebstrap"), site.store()
+    with package_downloads(lock, site) as fetch:
+        return rootfs.build_rootfs(spec, lock, store=store, fetch=fetch, run=run, on_line=lines)
 
 
 @artifact_task(code=_CODE)
 def build_device(spec: DeviceSpec, lock: ArtifactRef, *, site: Site) -> DeviceBuild:
-    lines = live_lines("mmdebstrap")
-    return rootfs.build_device(spec, lock, store=site.store(), fetch=site.fetch(), run=run, on_line=lines)
+    lines, store = live_lines("mmdebstrap"), site.store()
+    with package_downloads(lock, site) as fetch:
+        return rootfs.build_device(spec, lock, store=store, fetch=fetch, run=run, on_line=lines)
+
+
+@contextmanager
+def package_downloads(lock: ArtifactRef, site: Site) -> Iterator[http.Fetch]:
+    """Shows the packages that the store lacks as one download, whose size is known before."""
+    store = site.store()
+    missing = [
+        package for package in rootfs.read_lock(store, lock).packages if not store.head(blob_key(package.sha256))
+    ]
+    if not missing or site.offline:
+        yield site.fetch()
+        return
+    packages = f"{len(missing)} package{'s' if len(missing) > 1 else ''}"
+    with progress.all_files(packages, sum(package.size_bytes for package in missing)) as shown:
+        yield http.Downloader(progress=shown)

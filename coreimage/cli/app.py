@@ -15,9 +15,11 @@ import click
 
 from coreimage.cli.boot import boot
 from coreimage.cli.build import build
+from coreimage.cli.channel import channel
 from coreimage.cli.flash import flash
 from coreimage.cli.keys import keys
 from coreimage.cli.lock import lock
+from coreimage.cli.serve import serve
 from coreimage.cli.settings import Settings
 from coreimage.errors import CoreimageError
 
@@ -45,7 +47,7 @@ def cli(
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
 
 
-for _command in (build, flash, boot, keys, lock):
+for _command in (build, flash, boot, channel, keys, lock, serve):
     cli.add_command(_command)
 
 

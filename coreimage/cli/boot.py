@@ -75,7 +75,7 @@ def launch_line(image: Path, accelerator: str) -> list[str]:
     """What to type to boot an image by hand, serial console on the terminal."""
     return [
         _QEMU,
-        *("-m", "768", "-accel", accelerator, "-nographic"),
+        *("-m", "768", "-accel", accelerator, *(("-cpu", "host") if accelerator == "kvm" else ()), "-nographic"),
         *("-drive", f"if=virtio,format=raw,file={image}"),
         *("-nic", "user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:2222-:22"),
     ]

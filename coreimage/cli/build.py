@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from coreimage.cli.output import check_output, leave_image
+from coreimage.cli.output import Facts, check_output, document, leave_image, login_key_files, login_of
 from coreimage.cli.settings import Settings
 from coreimage.errors import UsageError
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 @click.option("--refresh", is_flag=True, help="Do every step anew, whatever is remembered.")
 @click.option("--offline", is_flag=True, help="From the current lock and the .debs in the store; asks no archive.")
 @click.option("--explain", is_flag=True, help="Say which steps would run, and why; do none of them.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Leave a bootable image here.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Leave a bootable image here.")
 @click.option("--login-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Your SSH public key.")
-@click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
+@click.option("--force", is_flag=True, help="Replace an existing FILE.")
 @click.pass_obj
 def build(
     settings: Settings,
@@ -44,19 +45,32 @@ def build(
     Example:
       coreimage build debian-core/13/edge --device generic_amd64 --output x86.img
     """
-    from coreimage.config import load_project  # noqa: PLC0415
-
-    if len(load_project(settings.project_file).channel(channel).devices) != 1 != len(devices) and output:
-        raise UsageError("an image is of one device", where=channel, resolution="name it with --device")
+    check_output(output, force=force)
+    login_of(login_key_files(login_key))
+    _check_channel(settings, channel, devices, one_device=output is not None)
     if explain:
         foresee(settings, channel, devices, offline=offline)
         return
-    check_output(output, force=force)
     result = run_flow(settings, channel, devices, refresh=refresh, offline=offline)
+    left = {}
     if output:
-        leave_image(settings, output, lambda path, _: _image(settings, result, path), login_key)
-    else:
-        click.echo(result.model_dump_json() if settings.as_json else summary(result))
+        facts, access = leave_image(settings, output, lambda path, _: _image(settings, result, path), login_key)
+        left = document(output, facts, access)
+    if settings.as_json:
+        click.echo(json.dumps({**build_document(result), **left}))
+    elif not output:
+        click.echo(summary(result))
+
+
+def _check_channel(settings: Settings, channel: str, devices: tuple[str, ...], *, one_device: bool) -> None:
+    """Raises what is wrong with the command line before anything is made."""
+    known = settings.devices_of(channel)
+    unknown = [device for device in devices if device not in known]
+    if unknown:
+        resolution = f"its devices: {', '.join(known)}"
+        raise UsageError(f"device {unknown[0]!r} is not in the channel", where=channel, resolution=resolution)
+    if one_device and len(set(devices or known)) != 1:
+        raise UsageError("an image is of one device", where=channel, resolution="name it with --device")
 
 
 def run_flow(
@@ -107,14 +121,34 @@ def foresee(settings: Settings, channel: str, devices: tuple[str, ...], *, offli
 def summary(result: BuildResult) -> str:
     lines = [f"Channel: {result.channel}", f"Build: {result.published.build_id}"]
     lines += [f"Device: {device.device}, version {device.release.version}" for device in result.devices]
-    return "\n".join([*lines, "Nothing was built: all is as it was." if result.unchanged else "Released."])
+    return "\n".join(lines)
 
 
-def _image(settings: Settings, result: BuildResult, path: Path) -> dict[str, str]:
+def build_document(result: BuildResult) -> dict[str, Any]:
+    """What a program wants to know of a run; `image_sha256` is that of the released image, which has no login."""
+    devices = [
+        {
+            "device": device.device,
+            "version": device.release.version,
+            "image": device.image.image.uri,
+            "image_sha256": device.image.raw_sha256,
+            "boots": [boot.model_dump(include={"firmware", "passed", "duration_s"}) for boot in device.boots],
+        }
+        for device in result.devices
+    ]
+    return {
+        "channel": result.channel,
+        "build_id": result.published.build_id,
+        "unchanged": result.unchanged,
+        "devices": devices,
+        "steps": [step.model_dump() for step in result.steps],
+    }
+
+
+def _image(settings: Settings, result: BuildResult, path: Path) -> Facts:
     from coreimage.disk_image import fetch_image  # noqa: PLC0415
     from coreimage.storage import open_store  # noqa: PLC0415
 
     device = result.devices[0]
     fetch_image(device.image, path, store=open_store(settings.store_url))
-    version = str(device.release.version)
-    return {"Architecture": device.image.architecture, "Channel": result.channel, "Version": version}
+    return Facts(device.image.architecture, result.channel, device.release.version)

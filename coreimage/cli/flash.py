@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 
-from coreimage.cli.output import check_output, leave_image
+from coreimage.cli.output import Facts, check_output, document, leave_image, login_key_files, login_of
+from coreimage.cli.server import open_session, server_options
 from coreimage.cli.settings import Settings
 from coreimage.errors import NotFoundError, UsageError
-
-if TYPE_CHECKING:
-    from coreimage.client import Session
-
-_KEYRING = "gpg/archive-master.tar.xz"
 
 
 @click.group()
@@ -32,14 +26,14 @@ def flash() -> None:
 @flash.command()
 @click.argument("series")
 @click.option("--channel", required=True, help="`edge`, or whole: `debian-core/13/edge`.")
-@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--server", metavar="URL|DIR", help="Web root of a system-image tree [the store's].")
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Where the image goes.")
+@server_options
 @click.option("--device", help="The device [the first of the channel in the project file].")
 @click.option("--revision", type=int, default=0, help="A version, or -N for the Nth before the newest.")
 @click.option("--size", type=click.IntRange(min=4), help="Size in GB (10^9 bytes).")
-@click.option("--keyring", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="archive-master.tar.xz.")
+@click.option("--developer-mode", is_flag=True, help="Only with your SSH key: never make a password.")
 @click.option("--login-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Your SSH public key.")
-@click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
+@click.option("--force", is_flag=True, help="Replace an existing FILE.")
 @click.pass_obj
 def core(
     settings: Settings,
@@ -47,10 +41,11 @@ def core(
     channel: str,
     output: Path,
     server: str | None,
+    keyring: Path | None,
     device: str | None,
     revision: int,
     size: int | None,
-    keyring: Path | None,
+    developer_mode: bool,
     login_key: Path | None,
     force: bool,
 ) -> None:
@@ -69,16 +64,17 @@ def core(
 
     logs.show(settings.log_level)
     check_output(output, force=force)
-    _say(settings, "Determining gadget configuration")
+    _check_login(login_key, developer_mode=developer_mode)
+    logs.story.info("Determining gadget configuration")
     project = load_project(settings.project_file)
     name = channel if "/" in channel else f"{project.config.project}/{series}/{channel}"
-    device = device or project.channel(name).devices[0]
+    device = device or settings.devices_of(name)[0]
     if device not in project.config.devices:
         raise NotFoundError(f"device {device!r} is not in the project", where=str(settings.project_file))
     described = project.config.devices[device]
-    session = _session(settings, server, keyring)
+    session = open_session(settings, server, keyring)
 
-    def make(image: Path, work: Path) -> dict[str, str]:
+    def make(image: Path, work: Path) -> Facts:
         made = flash_image(
             session,
             name,
@@ -90,41 +86,22 @@ def core(
             work_folder=work,
             revision=revision,
             size_bytes=disk_image.image_size_bytes(size) if size else None,
-            on_step=lambda step: _say(settings, step),
+            on_step=logs.story.info,
         )
-        version = str(made.identity.version)
-        return {"Architecture": described.architecture, "Channel": name, "Version": version}
+        if developer_mode:
+            logs.story.info("Enabling developer mode...")
+        return Facts(described.architecture, name, made.identity.version)
 
-    leave_image(settings, output, make, login_key)
-
-
-def _session(settings: Settings, server: str | None, keyring: Path | None) -> Session:
-    """Of a server: with the keyring that was named. Of the own store: with its own, which is as trusted as the disk."""
-    from coreimage import http  # noqa: PLC0415
-    from coreimage.client import Session  # noqa: PLC0415
-    from coreimage.flash import WEB_ROOT, StoreWeb  # noqa: PLC0415
-    from coreimage.image_server import GpgvVerify, open_server  # noqa: PLC0415
-    from coreimage.storage import open_store  # noqa: PLC0415
-
-    if server is not None:
-        if keyring is None:
-            raise UsageError(
-                "nothing says whom to trust", where=server, resolution="name its archive-master keyring with --keyring"
-            )
-        url = server if urlsplit(server).scheme else Path(server).absolute().as_uri()
-        return open_server(url, keyring.read_bytes(), fetch=http.Downloader())
-    store = open_store(settings.store_url)
-    if keyring is not None:
-        return Session(StoreWeb(store), GpgvVerify(), keyring.read_bytes(), time.time)
-    try:
-        with store.open(WEB_ROOT + _KEYRING) as file:
-            return Session(StoreWeb(store), GpgvVerify(), file.read(), time.time)
-    except NotFoundError as error:
-        raise NotFoundError(
-            "the store has no channels yet", where=store.url, resolution="build one: `coreimage build CHANNEL`"
-        ) from error
+    facts, access = leave_image(settings, output, make, login_key)
+    if settings.as_json:
+        click.echo(json.dumps(document(output, facts, access)))
 
 
-def _say(settings: Settings, step: str) -> None:
-    if not settings.quiet:
-        click.echo(step, err=True)
+def _check_login(login_key: Path | None, *, developer_mode: bool) -> None:
+    files = login_key_files(login_key)
+    login_of(files)
+    if developer_mode and not files:
+        raise UsageError(
+            "developer mode wants an SSH key, and ~/.ssh has none",
+            resolution="make one with `ssh-keygen -t ed25519`, or name one with --login-key",
+        )

@@ -47,15 +47,14 @@ def show(settings: Settings) -> None:
 
 def make_keys(folder: Path) -> None:
     """Makes the keys that `folder` lacks, and says so: whoever loses them can never update a device again."""
-    from coreimage.signing import GnupgSigner, create_keys  # noqa: PLC0415
+    from coreimage.signing import create_keys  # noqa: PLC0415
 
     made = create_keys(folder)
     if not made:
         return
-    signer = GnupgSigner(folder)
-    for role in made:
-        click.echo(f"made the {role.value} key {signer.fingerprint(role)}", err=True)
-    click.echo(f"back up {folder}: without it devices cannot be updated, and whoever has it can update them", err=True)
+    roles = ", ".join(role.value for role in made)
+    click.echo(f"Made signing keys in {folder}: {roles}", err=True)
+    click.echo("  Back it up: without it devices cannot be updated; whoever has it can update them", err=True)
 
 
 def _show(settings: Settings) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,61 +24,135 @@ if TYPE_CHECKING:
 _KEY_NAMES = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What an image is, however it was made; `channel` is the whole name."""
+
+    architecture: str
+    channel: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to get into an image: its login, the files that its keys are from, and what to type."""
+
+    login: Login
+    key_files: tuple[Path, ...]
+    launch: str
+    boot: str
+
+
 def check_output(output: Path | None, *, force: bool) -> None:
     """Raises UsageError now rather than after the work."""
     if output is None:
         return
+    folder = output.absolute().parent
+    if output.is_dir():
+        raise UsageError("is a folder", where=str(output), resolution="name a file in it")
     if output.exists() and not force:
         raise UsageError("exists already", where=str(output), resolution="name another file, or use --force")
-    if not output.absolute().parent.is_dir():
+    if not folder.is_dir():
         raise UsageError("its folder does not exist", where=str(output), resolution="make the folder first")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        problem = f"its folder cannot be written to: {error.strerror}"
+        raise UsageError(problem, where=str(output), resolution="name one of yours") from error
 
 
 def leave_image(
-    settings: Settings,
-    output: Path,
-    facts: Callable[[Path, Path], dict[str, str]],
-    login_key: Path | None,
-) -> None:
-    """`facts` makes the raw image at the given path, in the given work folder, and gives the lines of the summary."""
+    settings: Settings, output: Path, make: Callable[[Path, Path], Facts], login_key: Path | None
+) -> tuple[Facts, Access]:
+    """`make` makes the raw image at the given path, in the given work folder. Nothing is left when it fails."""
     from coreimage.boot_test import probe_accelerator  # noqa: PLC0415
     from coreimage.disk_image import personalise  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
 
-    login = login_of(login_key)
+    key_files = login_key_files(login_key)
+    login = login_of(key_files)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent) as name:
         work = Path(name)
-        found = facts(work / "disk.img", work)
+        facts = make(work / "disk.img", work)
         personalise(work / "disk.img", login, int(time.time()), run=run, work_folder=work)
         accelerator = probe_accelerator(run=run, work_folder=work)
         (work / "disk.img").replace(output)
-    launch = shlex.join(launch_line(output, accelerator))
-    found = {"Output": str(output), **found}
-    click.echo(document(found, login, launch) if settings.as_json else summary(found, login, launch))
+    boot = shlex.join([*own_command(), "boot", str(output)])
+    access = Access(login, key_files, shlex.join(launch_line(output, accelerator)), boot)
+    if not settings.as_json:
+        click.echo(summary(output, facts, access))
+    return facts, access
 
 
-def login_of(login_key: Path | None) -> Login:
-    """The key that was named, else all usual ones in ~/.ssh, else a password that nobody knows yet."""
+def login_key_files(login_key: Path | None) -> tuple[Path, ...]:
+    """The one that was named, else all usual ones in ~/.ssh."""
+    usual = [Path.home() / ".ssh" / name for name in _KEY_NAMES]
+    return (login_key,) if login_key else tuple(path for path in usual if path.is_file())
+
+
+def login_of(key_files: tuple[Path, ...]) -> Login:
+    """All keys of the files; without any, a password that nobody knows yet."""
     from coreimage.disk_image import Login, generated_password  # noqa: PLC0415
 
-    usual = [Path.home() / ".ssh" / name for name in _KEY_NAMES]
-    files = [login_key] if login_key else [path for path in usual if path.is_file()]
-    keys = tuple(line.strip() for path in files for line in path.read_text("utf-8").splitlines() if line.strip())
+    names = ", ".join(str(path) for path in key_files)
     try:
+        keys = tuple(
+            line.strip() for path in key_files for line in path.read_text("utf-8").splitlines() if line.strip()
+        )
         return Login(ssh_keys=keys, password="" if keys else generated_password())
-    except ValueError as error:
-        names = ", ".join(str(path) for path in files)
-        raise UsageError(f"not an SSH public key: {error}", where=names, resolution="name one: --login-key") from error
+    except (ValueError, OSError) as error:
+        raise UsageError("not an SSH public key", where=names, resolution="name one with --login-key FILE") from error
 
 
-def summary(facts: dict[str, str], login: Login, launch: str) -> str:
-    """In the words of 2015."""
-    how = f"password {login.password}" if login.password else f"{len(login.ssh_keys)} SSH key(s) of yours"
-    lines = ["New image complete", "Summary:", *(f" {key}: {value}" for key, value in facts.items())]
-    lines += [f" Login: admin, with {how}", f"Launch by running: {launch}", f"or: coreimage boot {facts['Output']}"]
-    return "\n".join(lines)
+def own_command() -> list[str]:
+    """What to type here to run us: `coreimage` when the shell would find it, else the way to it."""
+    started = Path(sys.argv[0])
+    if started.name != "coreimage":
+        return [sys.executable, "-m", "coreimage.cli"]
+    found = shutil.which("coreimage")
+    if found and Path(found).resolve() == started.resolve():
+        return ["coreimage"]
+    absolute = started.absolute()
+    return [str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)]
 
 
-def document(facts: dict[str, str], login: Login, launch: str) -> str:
-    password = {"password": login.password} if login.password else {}
-    return json.dumps({**{key.lower(): value for key, value in facts.items()}, "launch": launch, **password})
+def summary(output: Path, facts: Facts, access: Access) -> str:
+    """In the words and the order of 2015, then what is new: a login of one's own."""
+    short = facts.channel.rpartition("/")[2]
+    return "\n".join(
+        [
+            "New image complete",
+            "Summary:",
+            f" Output: {output}",
+            f" Architecture: {facts.architecture}",
+            f" Channel: {short}" + (f" ({facts.channel})" if short != facts.channel else ""),
+            f" Version: {facts.version}",
+            f" Login: {_login_line(access)}",
+            f"Launch by running: {access.launch}",
+            f"or: {access.boot}",
+        ]
+    )
+
+
+def document(output: Path, facts: Facts, access: Access) -> dict[str, Any]:
+    """The same for programs."""
+    login: dict[str, Any] = {"user": "admin"}
+    if access.login.password:
+        login["password"] = access.login.password
+    else:
+        login["ssh_keys"] = [str(path) for path in access.key_files]
+    return {
+        "output": str(output.absolute()),
+        "architecture": facts.architecture,
+        "channel": facts.channel,
+        "version": facts.version,
+        "login": login,
+        "launch": access.launch,
+    }
+
+
+def _login_line(access: Access) -> str:
+    if access.login.password:
+        return f"admin, password {access.login.password} (chosen at random, not kept anywhere else)"
+    files = ", ".join(str(path) for path in access.key_files)
+    return f"admin, with {files}: ssh -p 2222 admin@localhost"

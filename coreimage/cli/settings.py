@@ -42,6 +42,16 @@ class Settings:
             return logging.DEBUG
         return logging.WARNING if self.quiet else logging.INFO
 
+    def devices_of(self, channel: str) -> tuple[str, ...]:
+        """The channel's devices by the project file. Raises UsageError for one that is not in it, with a near miss."""
+        from coreimage.config import load_project  # noqa: PLC0415
+        from coreimage.errors import NotFoundError, UsageError  # noqa: PLC0415
+
+        try:
+            return load_project(self.project_file).channel(channel).devices
+        except NotFoundError as error:
+            raise UsageError(error.problem, where=str(self.project_file), resolution=error.resolution) from error
+
     def state(self, name: str) -> Path:
         """A folder of what is kept between commands, below the working directory."""
         return Path("var", name).absolute()

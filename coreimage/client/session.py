@@ -19,7 +19,7 @@ from coreimage.client.documents import (
     parse_channels,
     parse_index,
 )
-from coreimage.client.errors import NotPresentError, RepositoryError
+from coreimage.client.errors import NotPresentError, RepositoryError, SignatureError
 from coreimage.client.keyring import KEYRING_LIMIT_BYTES, Keyring, primary_fingerprints, read_keyring
 from coreimage.client.select import select_full
 
@@ -28,6 +28,16 @@ CHANNELS = "channels.json.gpg"
 """One object that holds the document and its signature, so that the two are never torn apart."""
 CHANNELS_PAIR = "channels.json"
 """The same in two objects, as in trees of the original server."""
+
+
+def keyring_path(kind: str) -> str:
+    return f"gpg/{kind}.tar.xz"
+
+
+def keyring_signature_path(kind: str, tarball: bytes) -> str:
+    """Our own second name of a keyring's signature, which no other keyring ever has: while a renewal replaces keyring
+    and signature one after the other, whichever keyring is there has its signature here."""
+    return f"gpg/{kind}-{hashlib.sha256(tarball).hexdigest()}.tar.xz.asc"
 
 
 class Web(Protocol):
@@ -156,11 +166,22 @@ class Session:
         return [self._image_signing, own]
 
     def _keyring(self, kind: str, signed_by: Keyring, refused: frozenset[str]) -> Keyring:
-        path = f"gpg/{kind}.tar.xz"
+        path = keyring_path(kind)
         tarball = self._web.read(path, KEYRING_LIMIT_BYTES)
-        signature = self._web.read(f"{path}.asc", SIGNATURE_LIMIT_BYTES)
-        self._verify.detached(tarball, signature, [signed_by.keys], refused, path)
+        try:
+            self._check_keyring(path, tarball, f"{path}.asc", signed_by, refused)
+        except (SignatureError, NotPresentError) as torn:
+            try:
+                self._check_keyring(path, tarball, keyring_signature_path(kind, tarball), signed_by, refused)
+            except NotPresentError:
+                raise torn from None
         return read_keyring(tarball, kind, now=self._now(), where=path)
+
+    def _check_keyring(
+        self, path: str, tarball: bytes, signature_path: str, signed_by: Keyring, refused: frozenset[str]
+    ) -> None:
+        signature = self._web.read(signature_path, SIGNATURE_LIMIT_BYTES)
+        self._verify.detached(tarball, signature, [signed_by.keys], refused, path)
 
     def _check(self, path: str, content: bytes | Path, signature_path: str, keys: Sequence[Keyring]) -> None:
         signature = self._web.read(signature_path, SIGNATURE_LIMIT_BYTES)

@@ -74,6 +74,9 @@ class BarProgress:
                 self._display.stop_task(task)
             if not any(self._tasks.values()):
                 self._display.stop()
+                # What was drawn stays; the next display must not draw it once more.
+                for done in self._display.task_ids:
+                    self._display.remove_task(done)
 
 
 @dataclass

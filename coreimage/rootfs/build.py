@@ -15,9 +15,10 @@ from debian.deb822 import Deb822
 from coreimage.http import Fetch
 from coreimage.model import LOG, TAR_GZ, TEXT, ArtifactRef, RootfsBuild
 from coreimage.process import Run
-from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot, workspace
+from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import RootfsSpec
+from coreimage.rootfs.workspace import workspace
 from coreimage.storage import Store, put_blob_bytes, put_blob_file
 from coreimage.tarball import TarWriter, directory, gzip_writer, normalise
 
@@ -122,8 +123,10 @@ def pack(source: Path, target: Path, epoch: int) -> tuple[str, str]:
     """
     manifest, entries = "", list[str]()
     with tarfile.open(source, mode="r:") as tar, gzip_writer(target) as zipped, TarWriter(zipped, epoch=epoch) as out:  # type: ignore[arg-type]
-        for member in (_DEV, *tar):
-            if not kept(member):
+        members = tar.getmembers()
+        names = {member.name.removeprefix("./") for member in members}
+        for member in (_DEV, *members):
+            if not kept(member, apt="usr/bin/apt-get" in names):
                 continue
             clean = normalise(member, epoch=epoch)
             content = tar.extractfile(member) if member.isreg() else None
@@ -152,9 +155,11 @@ class DigestReader:
         return chunk
 
 
-def kept(member: tarfile.TarInfo) -> bool:
-    """Not the root itself, and no device nodes: /dev is made by the running system."""
+def kept(member: tarfile.TarInfo, *, apt: bool = True) -> bool:
+    """Not the root itself, and no device nodes: /dev is made by the running system. No /etc/apt without `apt`."""
     name = member.name.removeprefix("./")
+    if not apt and (name == "etc/apt" or name.startswith("etc/apt/")):
+        return False
     return name not in {"", "."} and not name.startswith("dev/") and not (member.isdev())
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +35,45 @@ SLIM = (
 
 FAILED_HOOK = "coreimage-hook-failed"
 
+_FULL = ("No space left on device", "File too large", "You don't have enough free space in")
+"""Of the C library, and of apt, which looks before it copies."""
+
+_VIEW = """
+set -eu
+umask 022
+work=$1; shift
+view=$work/view
+mkdir "$view"
+mount -t tmpfs -o mode=0755 view "$view"
+cd "$view"
+mkdir -p dev proc sys root tmp run old var/lib ".$work"
+chmod 1777 tmp
+for name in usr etc bin sbin lib lib32 lib64 libx32 var/lib/dpkg; do
+    if [ -L "/$name" ]; then
+        cp -P "/$name" "$name"
+    elif [ -d "/$name" ]; then
+        mkdir -p "$name"
+        mount --rbind "/$name" "$name"
+        mount -o remount,bind,ro "$name" 2>/dev/null || true  # refused where it is not ours to write anyway
+    fi
+done
+mount --rbind /dev dev
+mount -t tmpfs -o mode=1777 shm dev/shm
+mount --rbind /sys sys
+mount -t proc proc proc
+mount --bind "$work" ".$work"
+pivot_root . old
+cd "$work"
+umount -l /old
+rmdir /old
+exec "$@"
+"""
+"""Runs a command that sees the system's programs, its own work folder, and nothing else of the machine: maintainer
+scripts and hooks are root in there, and for an ordinary user that root is the user. What belongs to the user (home,
+store, keys) is not in sight, not even through /proc/1/root. The umask is mmdebstrap's and the hooks': the caller's
+must not show in the result.
+"""
+
 
 @dataclass(frozen=True)
 class Chroot:
@@ -44,19 +81,6 @@ class Chroot:
 
     tar: Path
     log: str
-
-
-@contextmanager
-def workspace(run: Run) -> Iterator[Path]:
-    """A folder that goes away again, with whatever files of other ids a killed chroot left in it."""
-    folder = Path(tempfile.mkdtemp(prefix="coreimage-rootfs-"))
-    try:
-        yield folder
-    finally:
-        try:
-            shutil.rmtree(folder)
-        except PermissionError:
-            run(["rm", "-rf", folder], sandbox=Sandbox.ROOT)
 
 
 def fetch_packages(packages: Sequence[LockedPackage], *, store: Store, fetch: Fetch) -> None:
@@ -113,16 +137,15 @@ def _bootstrap(
     env = {"SOURCE_DATE_EPOCH": str(lock.epoch), "TMPDIR": str(folder / "tmp"), "INITRD": "No", "HOME": "/root"}
     try:
         with tar.open("wb") as target:
-            run(argv, sandbox=Sandbox.ROOT, network=False, env=env, cwd=folder, stdout=target, on_line=keep)
+            view = ["sh", "-c", _VIEW, "sh", str(folder)]
+            run([*view, *argv], sandbox=Sandbox.ROOT, network=False, env=env, cwd=folder, stdout=target, on_line=keep)
     except ProcessError as error:
         raise explain(error, lines) from error
     return Chroot(tar, "".join(f"{line}\n" for line in lines))
 
 
 def _argv(lock: PackageLock, archive: Path, script: Path) -> list[str]:
-    # umask: mmdebstrap and hooks create files with the caller's, which must not show in the result.
     return [
-        *("sh", "-c", 'umask 022; exec "$@"', "sh"),
         "mmdebstrap",
         "--mode=root",
         "--variant=essential",
@@ -143,7 +166,7 @@ def _argv(lock: PackageLock, archive: Path, script: Path) -> list[str]:
 def explain(error: ProcessError, lines: Sequence[str]) -> CoreimageError:
     """Pure: what went wrong, out of what mmdebstrap said."""
     text = "\n".join(lines)
-    if "No space left on device" in text or "File too large" in text:
+    if any(words in text for words in _FULL):
         return HostError(
             "the disk is full, or a limit on file sizes was reached",
             where="while installing packages",
@@ -157,7 +180,11 @@ def explain(error: ProcessError, lines: Sequence[str]) -> CoreimageError:
             where=f"hook {failed[1]}",
             resolution="mend the hook; it runs as root in the rootfs, without network",
         )
-    return error
+    said = "\n".join(f"  | {line}" for line in [*lines][-20:])
+    return BuildError(
+        f"mmdebstrap could not install the packages (status {error.status}); its last lines:\n{said}",
+        resolution="a package's own script may have failed: the lines above name it",
+    )
 
 
 def _local_archive(packages: Sequence[LockedPackage], folder: Path, *, store: Store, run: Run) -> Path:

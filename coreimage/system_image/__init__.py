@@ -2,7 +2,7 @@
 
 from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
 from coreimage.system_image.importer import import_build
-from coreimage.system_image.keyrings import publish_keyrings
+from coreimage.system_image.keyrings import heal_keyrings, publish_keyrings
 from coreimage.system_image.release import release_candidate
 from coreimage.system_image.tree import heal_pair
 from coreimage.system_image.verify import repair_tree, verify_store, verify_tree, verify_web
@@ -13,6 +13,7 @@ __all__ = [
     "Findings",
     "Server",
     "WaitingCandidate",
+    "heal_keyrings",
     "heal_pair",
     "import_build",
     "publish_keyrings",

@@ -33,7 +33,13 @@ from coreimage.client import (
 )
 from coreimage.client.documents import CHANNELS_LIMIT_BYTES, INDEX_LIMIT_BYTES
 from coreimage.client.keyring import KEYRING_LIMIT_BYTES
-from coreimage.client.session import CHANNELS, CHANNELS_PAIR, SIGNATURE_LIMIT_BYTES
+from coreimage.client.session import (
+    CHANNELS,
+    CHANNELS_PAIR,
+    SIGNATURE_LIMIT_BYTES,
+    keyring_path,
+    keyring_signature_path,
+)
 from coreimage.http import Fetch
 from coreimage.image_server import WEB_ROOT, FetchWeb, GpgvVerify, StoreWeb, client_errors
 from coreimage.process import Run
@@ -41,7 +47,7 @@ from coreimage.process import run as run_process
 from coreimage.signing import Signer
 from coreimage.storage import Store
 from coreimage.system_image.findings import REPAIR, Collector, Findings, WaitingCandidate
-from coreimage.system_image.keyrings import publish_keyrings
+from coreimage.system_image.keyrings import heal_keyrings
 from coreimage.system_image.tree import heal_pair
 from coreimage.system_image.verify_builds import verify_builds
 from coreimage.system_image.version_tarball import read_identity
@@ -103,10 +109,10 @@ def verify_tree(
         return walk.findings()
 
 
-def repair_tree(*, store: Store, signer: Signer, now: Callable[[], datetime]) -> bool:
+def repair_tree(*, store: Store, signer: Signer) -> bool:
     """Makes the pairs that old clients read agree again with what is signed; whether anything had to be written."""
-    keyrings = publish_keyrings(store=store, signer=signer, now=now)
-    return heal_pair(store=store, signer=signer) or bool(keyrings)
+    keyrings = heal_keyrings(store=store)
+    return heal_pair(store=store, signer=signer) or keyrings
 
 
 class _Walk:
@@ -152,12 +158,24 @@ class _Walk:
         return self._keyring("image-signing", master)
 
     def _keyring(self, kind: str, signed_by: Keyring) -> Keyring:
-        path = f"gpg/{kind}.tar.xz"
+        path = keyring_path(kind)
         tarball = self._read(path, KEYRING_LIMIT_BYTES)
-        self._signature(path, tarball, f"{path}.asc", [signed_by])
+        self._keyring_signature(kind, tarball, signed_by)
         keyring = read_keyring(tarball, kind, now=self._now, where=path)
         self._warn_of_expiry(keyring, path)
         return keyring
+
+    def _keyring_signature(self, kind: str, tarball: bytes, signed_by: Keyring) -> None:
+        """As our own clients judge it; where only old ones would refuse it, that is noted."""
+        path = keyring_path(kind)
+        try:
+            self._signature(path, tarball, f"{path}.asc", [signed_by])
+        except (SignatureError, NotPresentError) as torn:
+            try:
+                self._signature(path, tarball, keyring_signature_path(kind, tarball), [signed_by])
+            except NotPresentError:
+                raise torn from None
+            self._found.error(path, f"it and its signature do not belong together: {torn.problem}", REPAIR)
 
     def _warn_of_expiry(self, keyring: Keyring, path: str) -> None:
         if keyring.expiry is not None and keyring.expiry < self._now + EXPIRY_WARNING_DAYS * 86400:

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,8 +87,13 @@ class LocalArchive:
         fields: str = "",
         content: str = "",
         component: str = "main",
+        files: Mapping[str, Path | str] | None = None,
+        links: Mapping[str, str] | None = None,
+        folders: Sequence[str] = (),
+        postinst: str = "",
     ) -> None:
-        """`fields`: more control lines, such as `Depends: x\\n`. The package holds /usr/share/<name>/content."""
+        """`fields`: more control lines, such as `Depends: x\\n`. The package holds /usr/share/<name>/content, and
+        `files` (copies, or texts), symbolic `links` (to what), `folders`, by their path without the leading slash."""
         tree = self.folder / "build" / f"{name}_{version}"
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "usr/share" / name).mkdir(parents=True)
@@ -97,6 +103,10 @@ class LocalArchive:
             f"{fields}Description: test\n"
         )
         (tree / "DEBIAN/control").write_text(control)
+        if postinst:
+            (tree / "DEBIAN/postinst").write_text(postinst)
+            (tree / "DEBIAN/postinst").chmod(0o755)
+        _fill(tree, files or {}, links or {}, folders)
         deb = self._pool(suite, component) / f"{name}_{version}_all.deb"
         run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, deb], env={"SOURCE_DATE_EPOCH": "0"})
         shutil.rmtree(tree)
@@ -145,3 +155,18 @@ class LocalArchive:
         )
         (dists / "InRelease").unlink(missing_ok=True)
         self.key.gpg("--clearsign", "--output", dists / "InRelease", dists / "Release")
+
+
+def _fill(tree: Path, files: Mapping[str, Path | str], links: Mapping[str, str], folders: Sequence[str]) -> None:
+    for name in folders:
+        (tree / name).mkdir(parents=True, exist_ok=True)
+    for name, source in files.items():
+        target = tree / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(source, Path):
+            shutil.copy(source, target)
+        else:
+            target.write_text(source)
+            target.chmod(0o755 if source.startswith("#!") else 0o644)
+    for name, to in links.items():
+        (tree / name).symlink_to(to)

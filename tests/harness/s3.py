@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from coreimage.process import Child, spawn
 
 ACCESS_KEY, SECRET_KEY, BUCKET = "coreimage-test", "not-a-secret", "test"
-_READY_S = 30.0
+_READY_S = 120.0
+_STARTS = 5
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,24 @@ class S3Server:
 
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[S3Server]:
-    """Runs until the block is left; its data is in `folder`. Up in about a second, 110 to 400 MB of memory."""
+    """Runs until the block is left; its data is in `folder`. Up in about a second, 110 to 400 MB of memory.
+
+    Between finding free ports and their use somebody else may take one; then it ends at once, and is started again.
+    """
+    with ExitStack() as running:
+        for attempt in range(_STARTS):
+            place = folder / str(attempt)
+            place.mkdir()
+            server = running.enter_context(_started(place))
+            if server is not None:
+                yield server
+                return
+        raise AssertionError(f"SeaweedFS does not start: {(place / 'errors').read_text()[-2000:]}")
+
+
+@contextmanager
+def _started(folder: Path) -> Iterator[S3Server | None]:
+    """None when it ended before it was ready."""
     s3, master, volume, filer, admin = _free_ports(5)
     argv = [
         shutil.which("weed") or Path(sys.executable).with_name("weed"),
@@ -56,12 +78,13 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
     }
     with (folder / "log").open("wb") as log, spawn(argv, env=env, cwd=folder, stdout=log) as child:
         _drain(child, folder / "errors")
-        _await(f"http://127.0.0.1:{s3}/{BUCKET}", child, folder / "errors")
+        server = S3Server(f"http://127.0.0.1:{s3}")
         try:
-            yield S3Server(f"http://127.0.0.1:{s3}")
+            yield server if _ready(server, child) else None
         finally:
             # SIGTERM takes it up to half a minute, and nothing here is worth keeping.
-            os.killpg(child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             for left in Path("/tmp").glob(f"seaweedfs-*-{s3}.sock"):
                 left.unlink(missing_ok=True)
 
@@ -79,26 +102,39 @@ def _drain(child: Child, path: Path) -> None:
     threading.Thread(target=copy, daemon=True).start()
 
 
-def _await(url: str, child: Child, errors: Path) -> None:
-    """Ready is when the bucket answers, even if only to say that we are not signed in."""
+def _ready(server: S3Server, child: Child) -> bool:
+    """Waits until a signed put is read back (bucket and credentials come some time after the port), or it has ended."""
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
+    )
+    probe: Any = {"Bucket": server.bucket, "Key": "ready"}
+    last: Exception | None = None
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline and child.running():
         try:
-            urllib.request.urlopen(url, timeout=1).close()  # noqa: S310
-        except urllib.error.HTTPError as error:
-            if error.code == 403:
-                return
-        except OSError:
-            pass
+            if server.bucket in [bucket.get("Name") for bucket in client.list_buckets()["Buckets"]]:
+                client.put_object(**probe, Body=b"ready")
+                assert client.get_object(**probe)["Body"].read() == b"ready"
+                client.delete_object(**probe)
+                return True
+        except (BotoCoreError, ClientError) as error:
+            last = error
         time.sleep(0.05)
-    raise AssertionError(f"SeaweedFS did not start: {errors.read_text()[-2000:]}")
+    if child.running():
+        raise AssertionError(f"SeaweedFS was not ready after {_READY_S:.0f} s: {last}")
+    return False
 
 
 def _free_ports(count: int) -> list[int]:
     """Below 55000, since each port's gRPC twin is 10000 higher."""
     with ExitStack() as held:
         ports: list[int] = []
-        candidate = 20000 + os.getpid() % 20000
+        candidate = random.randrange(20_000, 40_000)  # noqa: S311
         while len(ports) < count:
             candidate += 1
             listener = held.enter_context(socket.socket())

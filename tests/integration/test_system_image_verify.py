@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,18 +12,22 @@ from typing import Any
 import pytest
 
 from coreimage.http import Downloader
+from coreimage.image_server import client_errors, open_server
 from coreimage.model import TEXT
 from coreimage.signing import GnupgSigner, Role, Signer, create_keys, make_keyring
+from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
     Findings,
     WaitingCandidate,
+    heal_keyrings,
     publish_keyrings,
     release_candidate,
     repair_tree,
     verify_store,
     verify_web,
 )
+from tests.harness.kill import for_each_kill_point
 from tests.harness.server import serve
 from tests.harness.trees import CHANNEL, DEVICE, NOW, imported, now, original_tree, released
 
@@ -165,9 +170,37 @@ def test_torn_pairs_are_repaired(store: DirectoryStore, signer: GnupgSigner, tre
     found = look(store, signer)
     assert wrong(found) == ["channels.json", f"{EDGE}/index.json"]
     assert all("--repair" in finding.resolution for finding in found.errors)
-    assert repair_tree(store=store, signer=signer, now=now)
+    assert repair_tree(store=store, signer=signer)
     assert look(store, signer).findings == ()
-    assert not repair_tree(store=store, signer=signer, now=now)
+    assert not repair_tree(store=store, signer=signer)
+
+
+def test_a_renewal_of_keyrings_killed_anywhere(whole: Path, signer: GnupgSigner, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    later = NOW + timedelta(days=400)
+
+    def fresh() -> Store:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(whole, work)
+        return DirectoryStore(work)
+
+    def renew(store: Store) -> None:
+        publish_keyrings(store=store, signer=signer, now=lambda: later)
+
+    def readable(_: Store) -> None:
+        url = (work / "system-image").as_uri()
+        with client_errors():
+            opened = open_server(url, top(signer), fetch=Downloader(), now=later.timestamp)
+            assert opened.index(CHANNEL, DEVICE).images
+
+    def repaired_without_keys(store: Store) -> None:
+        readable(store)
+        torn = look(DirectoryStore(work), signer).errors
+        assert all("--repair" in finding.resolution for finding in torn)
+        heal_keyrings(store=store)
+        assert look(DirectoryStore(work), signer).findings == ()
+
+    assert for_each_kill_point(fresh, renew, repaired_without_keys) == 3
 
 
 def test_a_version_tarball_that_says_something_else(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:

@@ -1,30 +1,48 @@
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from coreimage.cli.output import check_output, document, login_of, summary
+from coreimage.cli.output import (
+    Access,
+    Facts,
+    check_output,
+    document,
+    login_key_files,
+    login_of,
+    own_command,
+    summary,
+)
 from coreimage.disk_image import Login
 from coreimage.errors import UsageError
 
 KEY = "ssh-ed25519 " + "A" * 68 + " me@here"
+FACTS = Facts(architecture="amd64", channel="ubuntu-core/15.04/edge", version=57)
+WITH_KEY = Access(Login(ssh_keys=(KEY,)), (Path("/home/me/.ssh/id_ed25519.pub"),), "qemu x86.img", "coreimage boot x")
+WITH_PASSWORD = Access(Login(password="hunter2"), (), "qemu x86.img", "coreimage boot x")
 
 
 def test_the_summary_is_that_of_2015() -> None:
-    facts = {"Output": "x86.img", "Architecture": "amd64", "Channel": "edge", "Version": "57"}
-    text = summary(facts, Login(ssh_keys=(KEY,)), "qemu x86.img")
-    head = "New image complete\nSummary:\n Output: x86.img\n Architecture: amd64\n Channel: edge\n Version: 57\n"
-    assert text.startswith(head)
-    assert "Launch by running: qemu x86.img" in text
+    assert summary(Path("x86.img"), FACTS, WITH_KEY).splitlines() == [
+        "New image complete",
+        "Summary:",
+        " Output: x86.img",
+        " Architecture: amd64",
+        " Channel: edge (ubuntu-core/15.04/edge)",
+        " Version: 57",
+        " Login: admin, with /home/me/.ssh/id_ed25519.pub: ssh -p 2222 admin@localhost",
+        "Launch by running: qemu x86.img",
+        "or: coreimage boot x",
+    ]
 
 
 def test_a_password_is_shown_and_a_key_is_not() -> None:
-    facts = {"Output": "x86.img"}
-    assert "hunter2" in summary(facts, Login(password="hunter2"), "")
-    assert json.loads(document(facts, Login(password="hunter2"), ""))["password"] == "hunter2"
-    assert "password" not in json.loads(document(facts, Login(ssh_keys=(KEY,)), ""))
+    assert summary(Path("x86.img"), FACTS, WITH_PASSWORD).count("hunter2") == 1
+    assert document(Path("x86.img"), FACTS, WITH_PASSWORD)["login"] == {"user": "admin", "password": "hunter2"}
+    assert "password" not in document(Path("x86.img"), FACTS, WITH_KEY)["login"]
+    assert KEY not in str(document(Path("x86.img"), FACTS, WITH_KEY))
 
 
 def test_an_existing_output_is_kept_unless_forced(tmp_path: Path) -> None:
@@ -33,22 +51,49 @@ def test_an_existing_output_is_kept_unless_forced(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--force"):
         check_output(output, force=False)
     check_output(output, force=True)
-    with pytest.raises(UsageError, match="folder"):
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="folder does not exist"):
         check_output(tmp_path / "no" / "x86.img", force=False)
+    with pytest.raises(UsageError, match="is a folder"):
+        check_output(tmp_path, force=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="folder does not exist"):
+        check_output(tmp_path / "file" / "x86.img", force=False)
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_output(Path("/proc/x86.img"), force=False)
 
 
 def test_all_usual_keys_else_a_password_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    passwords = {login_of(None).password for _ in range(2)}
+    passwords = {login_of(login_key_files(None)).password for _ in range(2)}
     assert len(passwords) == 2
     assert "" not in passwords
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519.pub").write_text(f"{KEY}\n")
     (tmp_path / ".ssh/id_rsa").write_text("PRIVATE")
-    assert login_of(None) == Login(ssh_keys=(KEY,))
+    assert login_of(login_key_files(None)) == Login(ssh_keys=(KEY,))
 
 
-def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "id.pub").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+@pytest.mark.parametrize("content", [b"-----BEGIN OPENSSH PRIVATE KEY-----", b"\xff\xfe"])
+def test_what_is_no_key_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "id.pub").write_bytes(content)
     with pytest.raises(UsageError, match="--login-key"):
-        login_of(tmp_path / "id.pub")
+        login_of((tmp_path / "id.pub",))
+
+
+def test_our_command_is_named_as_it_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / ".venv/bin/coreimage"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    assert own_command() == [".venv/bin/coreimage"]
+    monkeypatch.chdir("/")
+    assert own_command() == [str(program).lstrip("/")]
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert own_command() == ["coreimage"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/coreimage/cli/__main__.py"])
+    assert own_command() == [sys.executable, "-m", "coreimage.cli"]

@@ -1,0 +1,60 @@
+"""Where a chroot is made: a temporary folder that goes away again, also when its owner was killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from coreimage.process import Run, Sandbox
+
+_PREFIX = "coreimage-rootfs-"
+_NEW_S = 60.0
+"""Younger folders are left alone: their owner may be about to lock them."""
+
+
+@contextmanager
+def workspace(run: Run) -> Iterator[Path]:
+    """A folder below TMPDIR, locked while in use; those that dead owners left there are removed first."""
+    _sweep(Path(tempfile.gettempdir()), run)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        _remove(folder, run)
+        os.close(lock)
+
+
+def _sweep(parent: Path, run: Run) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            found = folder.lstat()
+            if found.st_uid == os.geteuid() and time.time() - found.st_ctime > _NEW_S and _abandoned(folder):
+                _remove(folder, run)
+
+
+def _abandoned(folder: Path) -> bool:
+    """The kernel gave up the lock when the owner died."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _remove(folder: Path, run: Run) -> None:
+    """Also what a killed chroot left that belongs to other ids."""
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        run(["rm", "-rf", folder], sandbox=Sandbox.ROOT)

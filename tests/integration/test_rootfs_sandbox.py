@@ -1,0 +1,139 @@
+"""What a chroot's scripts can reach, what a killed build leaves, and that the builder does not show in the result."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coreimage.model import RootfsBuild
+from coreimage.process import run, spawn
+from coreimage.rootfs import workspace as workspaces
+from coreimage.storage import open_store, read_blob
+from tests.harness.archive import LocalArchive, TestKey
+from tests.harness.ordinary_user import as_ordinary_user
+from tests.harness.tiny import ROOT_DIR, SUITE, build_tiny, tiny_archive, tiny_project
+
+BUILD = (
+    "import sys, structlog; from pathlib import Path; from tests.harness.tiny import build_tiny;"
+    "structlog.configure(logger_factory=structlog.ReturnLoggerFactory());"
+    "print(build_tiny(Path(sys.argv[1]), sys.argv[2]).model_dump_json())"
+)
+HOSTILE = """#!/bin/sh
+exec > /etc/report 2>&1
+echo "environment:"; env
+echo "network:"; ls /sys/class/net
+for root in / /proc/[0-9]*/root/ /proc/[0-9]*/cwd/; do
+    for name in @SECRET@ @REPOSITORY@; do [ -e "$root$name" ] && echo "FOUND $root$name"; done
+    for place in usr etc var/lib/dpkg; do
+        case $root in /proc/1/*) (: > "$root$place/coreimage-was-here") 2>/dev/null && echo "WROTE $root$place" ;; esac
+    done
+done
+kill -9 @OUTSIDER@ 2>/dev/null && echo "KILLED @OUTSIDER@"
+echo done
+"""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="sandbox-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def archive(folder: Path) -> Iterator[LocalArchive]:
+    key = TestKey.make(folder / "key", "tiny")
+    archive = tiny_archive(folder / "archive", key)
+    archive.add(SUITE, "capable", postinst="#!/bin/sh\nsetcap cap_net_raw+ep /usr/share/capable/content\n")
+    yield archive.publish()
+    key.close()
+
+
+def in_process(home: Path, project: Path) -> RootfsBuild:
+    return build_tiny(project, (home / "store").as_uri())
+
+
+def as_user(home: Path, project: Path) -> RootfsBuild:
+    """With another umask and time zone than ours, too."""
+    strange = ["sh", "-c", 'umask 077; export TZ=Asia/Tokyo; exec "$@"', "sh"]
+    argv = [*strange, sys.executable, "-c", BUILD, str(project), (home / "store").as_uri()]
+    output = run(as_ordinary_user(argv, home), cwd=home, env={"PYTHONPATH": str(ROOT_DIR)}).output
+    return RootfsBuild.model_validate_json(output.splitlines()[-1])
+
+
+Build = Callable[[Path, Path], RootfsBuild]
+
+
+def home_of(folder: Path, name: str) -> Path:
+    home = folder / name
+    home.mkdir()
+    return home
+
+
+def test_who_builds_where_does_not_show(folder: Path, archive: LocalArchive) -> None:
+    first, second = home_of(folder, "first"), home_of(folder, "second-and-longer")
+    capable = ("packages: [editor]\n      hooks", "packages: [capable]\n      hooks")
+    ours = in_process(first, tiny_project(first, archive, capable))
+    theirs = as_user(second, tiny_project(second, archive, capable))
+    assert ours.rootfs == theirs.rootfs
+    assert ours.lock == theirs.lock
+    with tarfile.open(fileobj=io.BytesIO(read_blob(open_store((first / "store").as_uri()), ours.rootfs))) as tar:
+        assert "SCHILY.xattr.security.capability" in tar.getmember("usr/share/capable/content").pax_headers
+
+
+@pytest.mark.parametrize("build", [in_process, as_user])
+def test_a_hostile_hook_reaches_nothing(folder: Path, archive: LocalArchive, build: Build) -> None:
+    home = home_of(folder, f"hostile-{build.__name__}")
+    (home / "secret").write_text("signing key\n")
+    project = tiny_project(home, archive, ("hooks: []", "hooks: [hook.sh]"))
+    with spawn(["sleep", "31536"]) as outsider:
+        words = {"@SECRET@": str(home / "secret"), "@REPOSITORY@": str(ROOT_DIR), "@OUTSIDER@": str(outsider.pid)}
+        script = HOSTILE
+        for word, value in words.items():
+            script = script.replace(word, value)
+        (home / "hook.sh").write_text(script)
+        built = build(home, project)
+        assert outsider.running()
+    content = read_blob(open_store((home / "store").as_uri()), built.rootfs)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        file = tar.extractfile("etc/report")
+        assert file is not None
+        report = file.read().decode()
+    assert report.endswith("done\n")
+    assert not [line for line in report.splitlines() if line.startswith(("FOUND", "WROTE", "KILLED"))], report
+    environment = report.partition("environment:\n")[2].partition("network:\n")[0]
+    names = {line.partition("=")[0] for line in environment.splitlines()}
+    assert names <= {"PATH", "HOME", "LANG", "SOURCE_DATE_EPOCH", "PWD", "OLDPWD", "SHLVL", "_"}
+    assert str(folder) not in environment
+    assert report.partition("network:\n")[2].splitlines()[0] == "lo"
+    assert report.partition("network:\n")[2].splitlines()[1] == "done"
+
+
+def test_a_killed_build_s_workspace_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(workspaces, "_NEW_S", 0.0)
+    script = (
+        "from coreimage.process import run\nfrom coreimage.rootfs.workspace import workspace\nimport threading\n"
+        "with workspace(run) as folder:\n    print(folder, flush=True)\n    threading.Event().wait()\n"
+    )
+    env = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT_DIR)}
+    with spawn([sys.executable, "-c", script], env=env) as child:
+        left = Path(next(child.lines()))
+        with workspaces.workspace(run):
+            assert left.is_dir()
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(30)
+    assert left.is_dir()
+    with workspaces.workspace(run) as ours:
+        assert list(tmp_path.iterdir()) == [ours]
+    assert list(tmp_path.iterdir()) == []
