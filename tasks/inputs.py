@@ -59,7 +59,7 @@ def why(now: Inputs, gone: str = "", *, store: Store) -> tuple[str, ...]:
         return (f"{gone} is gone from the store",)
     before = recall(now, store)
     if before is None:
-        return ("it never ran for this channel",)
+        return ("no earlier run is recorded",)
     found = (*_lock_changes(before, now, store), *changes(before, now))
     return tuple(dict.fromkeys(found)) or ("its last run did not finish, or its result was removed",)
 

@@ -331,7 +331,7 @@ def test_explain_tells_what_would_run_and_does_nothing(
 ) -> None:
     never = foreseen(tmp_path)
     assert rooms.calls == ["probe", "plan core first", "plan kernel first"]
-    assert never["build-rootfs"] == ("it never ran for this channel",)
+    assert never["build-rootfs"] == ("no earlier run is recorded",)
     assert never["release-candidate"] == ("what it is made of is built first",)
     build()
     objects = [(found.key, found.etag) for found in rooms.store.list()]

@@ -44,7 +44,7 @@ def inputs(store: Store, spec: RootfsSpec = SPEC, code: dict[str, str] | None = 
 
 
 def test_a_step_that_never_ran_says_so(store: Store) -> None:
-    assert why(inputs(store), store=store) == ("it never ran for this channel",)
+    assert why(inputs(store), store=store) == ("no earlier run is recorded",)
 
 
 def test_each_change_is_named(store: Store) -> None:
