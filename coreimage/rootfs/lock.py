@@ -29,7 +29,7 @@ def store_lock(store: Store, lock: PackageLock) -> ArtifactRef:
 
 def configuration(spec: RootfsSpec | DeviceSpec) -> dict[str, str]:
     """Pure: the digest of each part of the project's configuration that shapes the chroot, sorted by part."""
-    parts = {"archives": _digest(*(archive.model_dump_json() for archive in spec.archives))}
+    parts = {"archives": _digest(*(archive.model_dump_json(exclude_defaults=True) for archive in spec.archives))}
     parts |= {"packages": _digest(*spec.packages), "system files": spec.system_files.sha256}
     if isinstance(spec, DeviceSpec):
         return dict(sorted({**parts, "device": _digest(spec.device)}.items()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +13,13 @@ import pytest
 import yaml
 
 from coreimage.config import Project, load_project
-from coreimage.errors import BuildError
+from coreimage.errors import BuildError, NotFoundError
 from coreimage.model import PackageLock
 from coreimage.process import run
-from coreimage.rootfs import device_spec, plan_packages, probe_archives, read_lock, rootfs_spec
-from coreimage.storage import Store, open_store
+from coreimage.rootfs import Offline, build_rootfs, device_spec, plan_packages, probe_archives, read_lock, rootfs_spec
+from coreimage.storage import Store, blob_key, open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey, simple_fetch
+from tests.harness.tiny import tiny_archive
 
 SHIPPED = Path(__file__).parents[2] / "deployments/ubuntu-core.yaml"
 CHANNEL = "ubuntu-core/24.04/edge"
@@ -40,11 +43,10 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def ubuntu(tmp_path: Path, keys: tuple[TestKey, TestKey]) -> LocalArchive:
-    """Every package that the shipped project asks for; `sudo` moved on in both pockets, `zstd` is in universe."""
-    archive = LocalArchive(tmp_path / "ubuntu", keys[0], origin="Ubuntu", label="Ubuntu", codename="noble")
+    """Every package that the shipped project asks for, small ones; `sudo` moved on in both pockets, `zstd` is in universe."""
+    archive = tiny_archive(tmp_path / "ubuntu", keys[0], suite="noble", origin="Ubuntu", codename="noble")
     shipped = load_project(SHIPPED).config
     names = {*shipped.series["24.04"].rootfs.packages, "busybox", "e2fsprogs", "initramfs-tools"}
-    archive.add("noble", "base-files", fields="Essential: yes\n")
     for name in sorted(names - {"zstd"}):
         archive.add("noble", name)
     archive.add("noble", "zstd", component="universe")
@@ -97,7 +99,7 @@ def test_pockets_and_components_are_planned_from(tmp_path: Path, ubuntu: LocalAr
     found = origins(lock)
     assert found["sudo"] == ("1.2", "noble-security")
     assert found["zstd"] == ("1", "noble")
-    assert found["base-files"] == ("1", "noble")
+    assert found["tiny-base"] == ("1", "noble")
     assert [(r.origin, r.suite, r.codename) for r in lock.releases] == [
         ("Ubuntu", suite, "noble") for suite in ("noble", "noble-updates", "noble-security")
     ]
@@ -128,6 +130,28 @@ def test_a_ppa_replaces_what_it_may_and_brings_its_own(
 ) -> None:
     found = origins(plan(project(tmp_path, ubuntu, **extra_of(ppa, may_replace=allowed)), store))
     assert (found["sudo"], found["image-config"]) == (("9~ppa1", "noble"), ("1", "noble"))
+
+
+def test_a_rootfs_is_built_of_it(tmp_path: Path, ubuntu: LocalArchive, ppa: LocalArchive, store: Store) -> None:
+    found = project(tmp_path, ubuntu, **extra_of(ppa, may_replace=["sudo"]))
+    spec = rootfs_spec(found, CHANNEL, "amd64", store=store)
+    releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run)
+    built = build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)
+    manifest = read_blob(store, built.manifest).decode()
+    assert "sudo\t9~ppa1\n" in manifest
+    assert "zstd\t1\n" in manifest
+    with tarfile.open(fileobj=io.BytesIO(read_blob(store, built.rootfs))) as tar:
+        content = tar.extractfile("usr/share/sudo/content")
+        assert content is not None
+        assert content.read() == b"sudo 9~ppa1\n"
+    # Its .debs are in the store now: the same again from the lock alone, and not one more without it.
+    again = build_rootfs(spec, lock, store=store, fetch=Offline(), run=run)
+    assert again.rootfs == built.rootfs
+    missing = read_lock(store, lock).packages[0]
+    store.delete([blob_key(missing.sha256)])
+    with pytest.raises(NotFoundError, match=f"{missing.name}.* is not in the store"):
+        build_rootfs(spec, lock, store=store, fetch=Offline(), run=run)
 
 
 def test_a_low_pin_leaves_the_distribution_s_package(
