@@ -114,7 +114,7 @@ def client_errors() -> Iterator[None]:
         yield
     except NotPresentError as error:
         raise NotFoundError(
-            error.problem, where=error.where, resolution="list what there is: `coreimage query --list-channels`"
+            error.problem, where=error.where, resolution="list what there is: `coreimage channel list`"
         ) from error
     except DownloadError as error:
         raise InfrastructureError(error.problem, where=error.where, resolution="try again") from error

@@ -292,7 +292,7 @@ def explain(facts: HostFacts, sandbox: Sandbox) -> HostError | None:
 
 
 def host_facts() -> HostFacts:
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    user = _user_name()
     return HostFacts(
         apparmor_restricts=_read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1",
         max_user_namespaces=int(_read("/proc/sys/user/max_user_namespaces") or 1),
@@ -302,6 +302,14 @@ def host_facts() -> HostFacts:
         ),
         newuidmap=shutil.which("newuidmap", path=environment()["PATH"]) is not None,
     )
+
+
+def _user_name() -> str:
+    """A user without an entry in /etc/passwd, as in many containers, goes by the number."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _read(path: str) -> str:

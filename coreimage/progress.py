@@ -9,12 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import structlog
-
-from coreimage.http import BarProgress, Progress
+from coreimage.http import SHOWN_FROM_BYTES, BarProgress, Progress
 from coreimage.logs import decimal_size, story, wants_bars
-
-log = structlog.get_logger("coreimage.http")
 
 _DIGEST = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
 
@@ -84,7 +80,8 @@ class _Lines:
     def finish(self, name: str) -> None:
         started_s, arrived = self._running.pop(name)
         speed = decimal_size(arrived[0] / max(self._clock() - started_s, 0.001))
-        self._tell(f"  {name}: {decimal_size(arrived[0])} at {speed}/s")
+        if arrived[0] >= SHOWN_FROM_BYTES:
+            self._tell(f"  {name}: {decimal_size(arrived[0])} at {speed}/s")
 
 
 class _ShortNames:

@@ -174,16 +174,15 @@ class Build:
         return self.steps.take(title, images.assemble_image, candidate, gadget, device.architecture, site=self.site)
 
     def boots(self, image: DiskImage) -> tuple[BootReport, ...]:
+        if not self.config.boot_test:
+            return ()
         try:
-            return tuple(
-                self.steps.take(
-                    f"Booting it with {firmware.upper()}", boot_test.boot_test, image, firmware, site=self.site
-                )
-                for firmware in self.config.boot_test
-            )
+            title = f"Booting it with {' and '.join(firmware.upper() for firmware in self.config.boot_test)}"
+            reports = self.steps.take(title, boot_test.boot_test, image, self.config.boot_test, site=self.site)
         except BootError as error:
             show_failed_boot(image.channel, image.device, error)
             raise
+        return tuple(reports)
 
     def mark_good(self, published: PublishedBuild, devices: tuple[DeviceResult, ...]) -> None:
         for architecture in architectures(self.project, self.devices):

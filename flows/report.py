@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from prefect.artifacts import create_markdown_artifact
 
 from coreimage.errors import BootError
+from coreimage.logs import decimal_size
 from coreimage.model import BootReport, PackageLock
 from coreimage.rootfs.lock_diff import lock_diff
 from flows.result import BuildResult, DeviceResult
+from flows.story import duration
+
+_SERIAL_LINES = 12
+_CONTROLS = re.compile(r"\[!p|\]104|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def show_result(result: BuildResult, locks: dict[str, tuple[str, ...]]) -> None:
@@ -41,14 +47,21 @@ def news(result: BuildResult) -> str:
 
 def markdown_of(result: BuildResult, changes: dict[str, tuple[str, ...]]) -> str:
     """`changes` maps a product or device to its package changes, one line each."""
-    parts = [f"# {result.channel}\n\nBuild `{result.published.build_id}`; {why(result)}."]
+    parts = [f"# {result.channel}\n\nBuild `{result.published.build_id}`: {why(result)}."]
     parts += [_device(device) for device in result.devices]
     parts += [_packages(part, lines) for part, lines in changes.items()]
-    files = "\n".join(
-        f"| {file.name} | {file.artifact.size_bytes} | `{file.artifact.sha256}` |" for file in result.published.files
-    )
-    parts.append(f"## Published files\n\n| name | bytes | sha256 |\n|---|---|---|\n{files}")
+    steps = [(step.name, "cached" if step.cached else "done", duration(step.duration_s)) for step in result.steps]
+    parts.append(f"## Steps\n\n{_table(('step', '', 'time'), steps)}")
+    files = [
+        (file.name, decimal_size(file.artifact.size_bytes), f"`{file.artifact.sha256}`")
+        for file in result.published.files
+    ]
+    parts.append(f"## Published files\n\n{_table(('name', 'size', 'sha256'), files)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def _packages(part: str, lines: tuple[str, ...]) -> str:
@@ -69,16 +82,22 @@ def lock_changes(old: PackageLock | None, new: PackageLock) -> tuple[str, ...]:
 
 
 def _device(result: DeviceResult) -> str:
-    image = result.image.image
-    heading = f"## {result.device}: version {result.release.version}\n\nImage `{image.uri}`, {image.size_bytes} bytes."
+    disk = result.image
+    sizes = f"{decimal_size(disk.raw_size_bytes)}, {decimal_size(disk.image.size_bytes)} compressed"
+    heading = f"## {result.device}: version {result.release.version}\n\nImage of {sizes}: `{disk.image.uri}`"
     return "\n\n".join([heading, *(_boot(report) for report in result.boots)])
 
 
 def _boot(report: BootReport) -> str:
     verdict = "booted" if report.passed else "did NOT boot"
-    lines = "\n".join(report.last_lines)
-    head = f"### {report.firmware}: {verdict} in {report.duration_s:.0f} s ({report.accelerator})"
-    return f"{head}\n\n{report.reason}\n\n```\n{lines}\n```"
+    lines = "\n".join(readable(line) for line in report.last_lines[-_SERIAL_LINES:])
+    head = f"### {report.firmware.upper()}: {verdict} in {report.duration_s:.0f} s ({report.accelerator})"
+    return f"{head}\n\n{report.reason}; the whole console: `{report.serial_log.uri}`\n\n```\n{lines}\n```"
+
+
+def readable(line: str) -> str:
+    """Without what is left of a terminal's control sequences, and of Markdown's fences."""
+    return _CONTROLS.sub("", line).replace("```", "")
 
 
 def _key(*words: str) -> str:

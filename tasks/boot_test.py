@@ -14,12 +14,11 @@ from tasks.site import Site
 
 
 @artifact_task()
-def boot_test(image: DiskImage, firmware: Firmware, *, site: Site) -> BootReport:
-    """Raises BootError for an image that does not boot, so that only a pass is remembered."""
+def boot_test(image: DiskImage, firmwares: tuple[Firmware, ...], *, site: Site) -> tuple[BootReport, ...]:
+    """Raises BootError for an image that does not boot under one of them, so that only a pass is remembered."""
     store = site.store()
     with tempfile.TemporaryDirectory(prefix="boot-") as name:
         work = Path(name)
         raw = disk_image.fetch_image(image, work / "disk.img", store=store)
-        report = room.boot_test(raw, image.raw_sha256, firmware, store=store, run=run, spawn=spawn, work_folder=work)
-    room.require_boot(report)
-    return report
+        reports = room.boot_tests(raw, image.raw_sha256, firmwares, store=store, run=run, spawn=spawn, work_folder=work)
+    return tuple(room.require_boot(report) for report in reports)

@@ -1,6 +1,6 @@
 """Boots an image and judges it by its serial console."""
 
-from coreimage.boot_test.judge import BootOutcome, boot, boot_test, require_boot
+from coreimage.boot_test.judge import BootOutcome, boot, boot_test, boot_tests, require_boot
 from coreimage.boot_test.machine import Machine, make_overlay, probe_accelerator, start_machine
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Machine",
     "boot",
     "boot_test",
+    "boot_tests",
     "make_overlay",
     "probe_accelerator",
     "require_boot",

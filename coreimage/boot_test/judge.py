@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from coreimage.boot_test.console import Seen
 from coreimage.boot_test.machine import Spawn, make_overlay, probe_accelerator, start_machine
 from coreimage.errors import BootError
 from coreimage.model import LOG, BootReport, Firmware, Value
-from coreimage.process import Run
+from coreimage.process import Child, Run
 from coreimage.storage import Store, put_blob_bytes
 
 PASSED = "login"
@@ -105,6 +111,74 @@ def boot_test(
         serial_log=put_blob_bytes(store, outcome.serial_log, LOG),
         last_lines=outcome.last_lines,
     )
+
+
+def boot_tests(
+    image: Path,
+    image_sha256: str,
+    firmwares: Sequence[Firmware],
+    *,
+    store: Store,
+    run: Run,
+    spawn: Spawn,
+    work_folder: Path,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> tuple[BootReport, ...]:
+    """`boot_test` under all of `firmwares` at once; the reports are in their order.
+
+    Threads of our own, since a machine needs little of us: when this is interrupted, or one of the tests cannot be
+    done, the machines end at once and the threads with them.
+    """
+    probe_accelerator(run=run, work_folder=work_folder)
+    machines = _Machines(spawn)
+
+    def test(firmware: Firmware) -> BootReport:
+        return boot_test(
+            image,
+            image_sha256,
+            firmware,
+            store=store,
+            run=run,
+            spawn=machines.spawn,
+            work_folder=work_folder,
+            timeout_s=timeout_s,
+        )
+
+    with ThreadPoolExecutor(len(firmwares) or 1, "boot-test") as pool:
+        try:
+            started = [pool.submit(copy_context().run, test, firmware) for firmware in firmwares]
+            for future in as_completed(started):
+                future.result()
+        except BaseException:
+            machines.end()
+            raise
+    return tuple(future.result() for future in started)
+
+
+class _Machines:
+    """Starts children in any thread, and ends all of them from another. After `end` none lives longer than a moment."""
+
+    def __init__(self, spawn: Spawn) -> None:
+        self._spawn, self._lock = spawn, Lock()
+        self._children: list[Child] = []
+        self._ended = False
+
+    @contextmanager
+    def spawn(self, *args: Any, **kwargs: Any) -> Iterator[Child]:
+        with self._spawn(*args, **kwargs) as child:
+            with self._lock:
+                self._children.append(child)
+                ended = self._ended
+            if ended:
+                child.end(grace_s=0)
+            yield child
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+            children = list(self._children)
+        for child in children:
+            child.end(grace_s=0)
 
 
 def require_boot(report: BootReport) -> BootReport:

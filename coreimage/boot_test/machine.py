@@ -36,13 +36,22 @@ _SECTOR_BYTES, _PROBE_DISK_BYTES = 512, 1 << 20
 _PROBE_CODE = bytes.fromhex("b010 e6f4 f4")
 """mov al, 0x10; out 0xf4, al; hlt. The device isa-debug-exit then ends QEMU with status (0x10 << 1) | 1."""
 _PROBE_STATUS = 0x21
+_accelerators: dict[Run, str] = {}
+"""What the probe found, by what ran it."""
 
 
 def probe_accelerator(*, run: Run, work_folder: Path) -> str:
     """`kvm` when a guest really gets through the firmware to its boot sector, else `tcg`.
 
     /dev/kvm may open, and even run a few instructions, although real guests hang or QEMU ends at the CPU's features.
+    The host is asked once in a process.
     """
+    if run not in _accelerators:
+        _accelerators[run] = _probe(run, work_folder)
+    return _accelerators[run]
+
+
+def _probe(run: Run, work_folder: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="probe-", dir=work_folder) as folder:
         disk = Path(folder) / "probe.img"
         disk.write_bytes(probe_boot_sector())
@@ -51,7 +60,7 @@ def probe_accelerator(*, run: Run, work_folder: Path) -> str:
         try:
             run(argv, sandbox=Sandbox.FAMILY, timeout_s=_PROBE_TIMEOUT_S, accept=(_PROBE_STATUS,))
         except (ProcessError, InfrastructureError) as error:
-            log.info("kvm runs no guest, falling back to TCG", why=str(error).splitlines()[0])
+            log.debug("kvm runs no guest, falling back to TCG", why=str(error).splitlines()[0])
             return TCG
     return KVM
 
@@ -151,8 +160,10 @@ def qemu_argv(disk: Path, disk_format: str, accelerator: str, sockets: Path, mem
 
 
 def _cpu_argv(accelerator: str) -> list[str]:
-    accel = ["-accel", "tcg,thread=multi"] if accelerator == TCG else ["-accel", accelerator, "-cpu", "host"]
-    return [*accel, "-machine", "q35", "-smp", "2"]
+    """One processor when it is emulated: with a second one, a boot takes twice the host's time."""
+    emulated = ["-accel", "tcg", "-smp", "1"]
+    accel = emulated if accelerator == TCG else ["-accel", accelerator, "-cpu", "host", "-smp", "2"]
+    return [*accel, "-machine", "q35"]
 
 
 def firmware_argv(firmware: Firmware, run_folder: Path) -> list[str]:

@@ -22,6 +22,7 @@ from coreimage.cli.keys import keys
 from coreimage.cli.lock import lock
 from coreimage.cli.serve import serve
 from coreimage.cli.settings import Settings
+from coreimage.cli.verify import verify
 from coreimage.errors import CoreimageError
 
 _INTERRUPTED = 130
@@ -48,7 +49,7 @@ def cli(
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
 
 
-for _command in (build, flash, boot, channel, gc, keys, lock, serve):
+for _command in (build, flash, boot, channel, gc, keys, lock, serve, verify):
     cli.add_command(_command)
 
 

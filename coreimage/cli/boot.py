@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import BootError, HostError
 
 if TYPE_CHECKING:
@@ -21,9 +21,11 @@ _QEMU = "qemu-system-x86_64"
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True)
+@click.option(
+    "--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True, help="What starts it."
+)
 @click.option("--check", is_flag=True, help="Headless: exit 0 when it reaches its login prompt, 1 when not.")
-@click.pass_obj
+@pass_settings
 def boot(settings: Settings, image: Path, firmware: Firmware, check: bool) -> None:
     """Boot IMAGE in QEMU, its serial console on this terminal (Ctrl-A X ends it).
 
@@ -40,11 +42,9 @@ def boot(settings: Settings, image: Path, firmware: Firmware, check: bool) -> No
 
 
 def _check(settings: Settings, image: Path, firmware: Firmware) -> None:
-    from coreimage import logs  # noqa: PLC0415
     from coreimage.boot_test import boot as boot_image  # noqa: PLC0415
     from coreimage.process import run, spawn  # noqa: PLC0415
 
-    logs.show(settings.log_level)
     with tempfile.TemporaryDirectory(prefix="boot-") as work:
         outcome = boot_image(image, firmware, run=run, spawn=spawn, work_folder=Path(work))
     verdict = f"{image} boots" if outcome.passed else f"{image} does not boot"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coreimage.cli.output import Facts, check_output, document, leave_image, login_key_files, login_of
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Leave a bootable image here.")
 @click.option("--login-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Your SSH public key.")
 @click.option("--force", is_flag=True, help="Replace an existing FILE.")
-@click.pass_obj
+@pass_settings
 def build(
     settings: Settings,
     channel: str,
@@ -81,14 +81,13 @@ def run_flow(
     from coreimage.cli.keys import make_keys  # noqa: PLC0415
     from coreimage.cli.prefect_server import prefect_api  # noqa: PLC0415
 
-    logs.show(settings.log_level)
     make_keys(settings.keys_folder)
-    with prefect_api(settings.state("prefect"), debug=settings.debug):
+    with prefect_api(settings.state("prefect"), debug=settings.debug, meanwhile=_import_flows) as url:
         from flows.build import build_channel  # noqa: PLC0415
-        from flows.reporting import finish_reporting  # noqa: PLC0415
+        from flows.reporting import report_to  # noqa: PLC0415
 
         logs.show(settings.log_level)
-        try:
+        with report_to(url):
             return build_channel(
                 channel,
                 project_file=str(settings.project_file),
@@ -98,8 +97,11 @@ def run_flow(
                 refresh=refresh,
                 offline=offline,
             )
-        finally:
-            finish_reporting()
+
+
+def _import_flows() -> None:
+    """Takes as long as the server takes to start, on another core."""
+    import flows.build  # noqa: PLC0415, F401
 
 
 def foresee(settings: Settings, channel: str, devices: tuple[str, ...], *, offline: bool) -> None:

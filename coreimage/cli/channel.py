@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coreimage.cli.server import open_session, server_options
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 
 if TYPE_CHECKING:
     from coreimage.client import Session
@@ -28,7 +28,7 @@ def channel() -> None:
 
 @channel.command("list")
 @server_options
-@click.pass_obj
+@pass_settings
 def list_channels(settings: Settings, server: str | None, keyring: Path | None) -> None:
     """List channels with their devices and newest versions, verified from the keyring down.
 

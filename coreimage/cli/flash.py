@@ -9,7 +9,7 @@ import click
 
 from coreimage.cli.output import Facts, check_output, document, leave_image, login_key_files, login_of
 from coreimage.cli.server import open_session, server_options
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import NotFoundError, UsageError
 
 
@@ -34,7 +34,7 @@ def flash() -> None:
 @click.option("--developer-mode", is_flag=True, help="Only with your SSH key: never make a password.")
 @click.option("--login-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Your SSH public key.")
 @click.option("--force", is_flag=True, help="Replace an existing FILE.")
-@click.pass_obj
+@pass_settings
 def core(
     settings: Settings,
     series: str,
@@ -62,7 +62,6 @@ def core(
     from coreimage.flash import flash as flash_image  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
 
-    logs.show(settings.log_level)
     check_output(output, force=force)
     _check_login(login_key, developer_mode=developer_mode)
     logs.story.info("Determining gadget configuration")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 
 
 @click.group()
@@ -21,7 +21,7 @@ def keys() -> None:
 
 
 @keys.command()
-@click.pass_obj
+@pass_settings
 def init(settings: Settings) -> None:
     """Make the keys that are not there yet.
 
@@ -34,7 +34,7 @@ def init(settings: Settings) -> None:
 
 
 @keys.command()
-@click.pass_obj
+@pass_settings
 def show(settings: Settings) -> None:
     """List the keys: role and fingerprint.
 

@@ -1,6 +1,6 @@
 """Prefect for one command: a server of our own when none is named, as a child that cannot outlive us.
 
-Nothing here imports Prefect: its settings are read when it is first imported, so they are set before.
+Its settings are read when it is first imported, so they are set before.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,22 +52,29 @@ _ONE_COMMAND = {
 
 
 @contextmanager
-def prefect_api(folder: Path, *, debug: bool = False) -> Iterator[str]:
+def prefect_api(folder: Path, *, debug: bool = False, meanwhile: Callable[[], object] = lambda: None) -> Iterator[str]:
     """The API's URL, set in the environment for the block: the one that is set already, else a server of our own.
 
-    `folder` becomes PREFECT_HOME unless that is set. To be entered before Prefect is imported.
+    `folder` becomes PREFECT_HOME unless that is set. To be entered before Prefect is imported, which `meanwhile` may
+    do: it is called once, while our own server is starting; at worst that has to take another port than expected then.
     Raises HostError when the server does not become ready.
     """
     prefect_settings(folder, debug=debug)
     if _API_URL in os.environ:
+        meanwhile()
         yield os.environ[_API_URL]
         return
-    with server(Path(os.environ["PREFECT_HOME"]), _ONE_COMMAND) as url:
+
+    def started(url: str) -> None:
         os.environ[_API_URL] = url
-        try:
+        meanwhile()
+
+    try:
+        with server(Path(os.environ["PREFECT_HOME"]), _ONE_COMMAND, started=started) as url:
+            os.environ[_API_URL] = url
             yield url
-        finally:
-            del os.environ[_API_URL]
+    finally:
+        os.environ.pop(_API_URL, None)
 
 
 def prefect_settings(folder: Path, *, debug: bool = False) -> None:
@@ -78,17 +85,25 @@ def prefect_settings(folder: Path, *, debug: bool = False) -> None:
 
 
 @contextmanager
-def server(home: Path, settings: Mapping[str, str]) -> Iterator[str]:
-    """Prefect's server with its database below `home`, as long as the block; `settings` go before the environment's."""
+def server(
+    home: Path, settings: Mapping[str, str], *, started: Callable[[str], object] = lambda _: None
+) -> Iterator[str]:
+    """Prefect's server with its database below `home`, as long as the block; `settings` go before the environment's.
+
+    `started` is called once with the URL that is expected, before the server is ready.
+    """
     home.mkdir(parents=True, exist_ok=True)
     last_lines: deque[str] = deque(maxlen=20)
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         port = free_port()
+        url = f"http://127.0.0.1:{port}/api"
         with spawn(_argv(port), env=_environment(settings)) as child:
             threading.Thread(target=_drain, args=(child, home / "server.log", last_lines), daemon=True).start()
+            if attempt == 0:
+                started(url)
             if _ready(child, port):
                 log.debug("Prefect server started", port=port, pid=child.pid)
-                yield f"http://127.0.0.1:{port}/api"
+                yield url
                 return
     output = "".join(f"\n  | {line}" for line in last_lines)
     raise HostError(

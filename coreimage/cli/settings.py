@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import click
 
 _PROJECT = "debian-core.yaml"
 
@@ -55,3 +60,17 @@ class Settings:
     def state(self, name: str) -> Path:
         """A folder of what is kept between commands, below the working directory."""
         return Path("var", name).absolute()
+
+
+def pass_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Hands a command its settings, and shows log lines as they say."""
+
+    @click.pass_obj
+    @functools.wraps(command)
+    def with_settings(settings: Settings, *arguments: Any, **options: Any) -> Any:
+        from coreimage import logs  # noqa: PLC0415
+
+        logs.show(settings.log_level)
+        return command(settings, *arguments, **options)
+
+    return with_settings

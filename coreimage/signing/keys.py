@@ -39,6 +39,7 @@ class GnupgSigner:
 
     def __init__(self, keys_folder: Path, run: Run = run_process) -> None:
         self._keys_folder, self._run = keys_folder, run
+        self._public_keys: dict[Role, bytes] = {}
 
     def detached(self, role: Role, content: bytes) -> bytes:
         return self._sign(role, content, "--armor", "--detach-sign")
@@ -57,10 +58,12 @@ class GnupgSigner:
         return next(record[9] for record in records if record[0] == "fpr")
 
     def public_key(self, role: Role) -> bytes:
-        """The binary export, which is what a `keyring.gpg` holds."""
-        with _gnupg_home(self._key_home(role)) as home:
-            _gpg(home, "--output", home / "out", "--export", run=self._run)
-            return (home / "out").read_bytes()
+        """The binary export, which is what a `keyring.gpg` holds. It is read once: a role keeps its key."""
+        if role not in self._public_keys:
+            with _gnupg_home(self._key_home(role)) as home:
+                _gpg(home, "--output", home / "out", "--export", run=self._run)
+                self._public_keys[role] = (home / "out").read_bytes()
+        return self._public_keys[role]
 
     def _sign(self, role: Role, content: bytes | Path, *command: str) -> bytes:
         with _gnupg_home(self._key_home(role)) as home:

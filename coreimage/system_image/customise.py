@@ -8,6 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from coreimage.errors import VerificationError
 from coreimage.tarball import MemberCheck, TarWriter, directory, symlink
@@ -18,8 +19,8 @@ _ANY_TIME = (1 << 33) - 1
 """The latest time that a tar header holds: the build has clamped its times already."""
 
 
-def customise_rootfs(source: Path, target: Path) -> None:
-    """Rewrites the gzip tarball `source` to the plain tarball `target`, entries in the same order.
+def customise_rootfs(source: Path, target: IO[bytes]) -> None:
+    """Rewrites the gzip tarball `source` to a plain tarball, entries in the same order.
 
     Everything moves below `system/`, SWAP.swap and etc/mtab go, and mount points and mtab that are missing are
     appended, as new as the newest entry. Raises VerificationError for members that have no place in a rootfs.
@@ -29,11 +30,7 @@ def customise_rootfs(source: Path, target: Path) -> None:
     newest = 1
     check = MemberCheck(where=source.name)
     try:
-        with (
-            tarfile.open(source, "r|gz") as tar,
-            target.open("wb") as file,
-            TarWriter(file, epoch=_ANY_TIME) as output,
-        ):
+        with tarfile.open(source, "r|gz") as tar, TarWriter(target, epoch=_ANY_TIME) as output:
             for member in tar:
                 check(member)
                 if member.name not in _DROPPED:
@@ -47,11 +44,11 @@ def customise_rootfs(source: Path, target: Path) -> None:
         raise _not_gzip(source, error) from error
 
 
-def unpack_gzip(source: Path, target: Path) -> None:
+def unpack_gzip(source: Path, target: IO[bytes]) -> None:
     """A device tarball is recompressed only; its members stay as they are."""
     try:
-        with gzip.open(source) as plain, target.open("wb") as file:
-            shutil.copyfileobj(plain, file, 1 << 20)
+        with gzip.open(source) as plain:
+            shutil.copyfileobj(plain, target, 1 << 20)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _not_gzip(source, error) from error
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import structlog
 
@@ -28,6 +30,7 @@ IMPORTER_VERSION = 1
 Compression = Literal["fast", "small"]
 Kind = Literal["ubuntu", "device"]
 
+_CUSTOMISE: dict[Kind, Callable[[Path, IO[bytes]], None]] = {"ubuntu": customise_rootfs, "device": unpack_gzip}
 _PRESETS: dict[Compression, int] = {"fast": 2, "small": 9}
 
 
@@ -58,9 +61,13 @@ def payload(
         log.info("pool file reused", path=found.uri)
         return found
     with tempfile.TemporaryDirectory(prefix="import-") as folder:
-        plain = _customised(kind, fetch_blob(store, source, Path(folder) / "source.tar.gz"))
+        packed = fetch_blob(store, source, Path(folder) / "source.tar.gz")
         made = compress_xz(
-            plain, Path(folder) / "made.tar.xz", run=run, preset=_PRESETS[compression], filters=_filter(architecture)
+            partial(_CUSTOMISE[kind], packed),
+            Path(folder) / "made.tar.xz",
+            run=run,
+            preset=_PRESETS[compression],
+            filters=_filter(architecture),
         )
         ref = _to_pool(kind, made, store)
         put_signature(store, ref.uri, signer.detached_file(Role.IMAGE_SIGNING, made))
@@ -83,16 +90,6 @@ def put_sidecar(store: Store, signer: Signer, sidecar_key: str, document: Docume
     if store.head(f"{sidecar_key}.asc") is None:
         with store.open(sidecar_key) as file:
             put_signature(store, sidecar_key, signer.detached(Role.IMAGE_SIGNING, file.read()))
-
-
-def _customised(kind: Kind, packed: Path) -> Path:
-    plain = packed.with_name("plain.tar")
-    if kind == "ubuntu":
-        customise_rootfs(packed, plain)
-    else:
-        unpack_gzip(packed, plain)
-    packed.unlink()
-    return plain
 
 
 def _filter(architecture: Architecture) -> XzFilter:

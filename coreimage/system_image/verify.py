@@ -183,7 +183,7 @@ class _Walk:
             self._found.warning(
                 path,
                 f"this keyring ends on {end:%Y-%m-%d}",
-                "renew it where the keys are: `coreimage keys publish`",
+                "renew it where the keys are: the next `coreimage build` publishes it",
             )
 
     # Documents

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -14,6 +16,7 @@ from coreimage.process import Run
 MAXIMUM = 9
 _BLOCK_SIZE = "16MiB"
 """Multi-threaded xz cuts its input into blocks: with a fixed size the output is the same for any number of threads."""
+_PIPE_BYTES = 1 << 20
 
 
 class XzFilter(Enum):
@@ -58,7 +61,7 @@ def gzip_writer(path: Path, level: int = 1) -> Iterator[GzipWriter]:
 
 
 def compress_xz(
-    source: Path,
+    produce: Callable[[IO[bytes]], object],
     target: Path,
     *,
     run: Run,
@@ -67,21 +70,36 @@ def compress_xz(
     check: Literal["crc32", "crc64", "sha256"] = "crc64",
     threads: int = 2,
 ) -> Path:
-    """Compresses with the `xz` tool; `target` is gone again when that fails. The same bytes for any `threads`."""
+    """Compresses what `produce` writes, while it writes, with the `xz` tool. The same bytes for any `threads`.
+
+    Raises what `produce` raises; `target` is gone again when either fails.
+    """
     lzma = ["--lzma2=preset=" + str(preset)]
     chain = lzma if filters is XzFilter.NONE else [f"--{filters.value}", *lzma]
-    argv = [
-        "xz",
-        "--stdout",
-        "--keep",
-        f"--threads={max(2, threads)}",
-        f"--block-size={_BLOCK_SIZE}",
-        f"--check={check}",
-    ]
+    argv = ["xz", "--stdout", f"--threads={max(2, threads)}", f"--block-size={_BLOCK_SIZE}", f"--check={check}"]
     try:
-        with target.open("wb") as file:
-            run([*argv, *chain, source], stdout=file)
+        with target.open("wb") as file, _written_by(produce) as content:
+            run([*argv, *chain], stdin=content, stdout=file)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     return target
+
+
+@contextmanager
+def _written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
+    """The reading end of a pipe that `produce` fills in a thread of its own; children belong to the calling thread.
+
+    The reading end is closed before the thread is awaited: a producer whose reader is gone ends too.
+    """
+    reading, writing = os.pipe()
+    with ThreadPoolExecutor(1) as pool:
+        with os.fdopen(reading, "rb") as reader:
+            filled = pool.submit(_fill, produce, writing)
+            yield reader
+        filled.result()
+
+
+def _fill(produce: Callable[[IO[bytes]], object], writing: int) -> None:
+    with os.fdopen(writing, "wb", _PIPE_BYTES) as file:
+        produce(file)

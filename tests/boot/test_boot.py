@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import pytest
 
-from coreimage.boot_test import boot, boot_test, make_overlay, require_boot, start_machine
+from coreimage.boot_test import boot, boot_test, boot_tests, make_overlay, require_boot, start_machine
 from coreimage.disk_image import grub
 from coreimage.disk_image.gpt import read_table
 from coreimage.errors import BootError
 from coreimage.model import Firmware
-from coreimage.process import run, spawn
+from coreimage.process import Child, run, spawn
 from coreimage.storage import open_store, read_blob
 
 
@@ -22,6 +28,33 @@ def test_boots_to_the_login_prompt(tiny_image: Path, firmware: Firmware, acceler
     )
     assert outcome.passed, outcome.last_lines
     assert b"root=LABEL=system-a ro" in outcome.serial_log
+
+
+def test_both_firmwares_at_once(tiny_image: Path, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    reports = boot_tests(
+        tiny_image, "0" * 64, ("uefi", "bios"), store=store, run=run, spawn=spawn, work_folder=tmp_path
+    )
+    assert [(report.firmware, report.passed) for report in reports] == [("uefi", True), ("bios", True)]
+
+
+def test_an_interrupt_ends_the_machines(tiny_image: Path, tmp_path: Path) -> None:
+    started = Queue[int]()
+
+    @contextmanager
+    def interrupting(*args: Any, **kwargs: Any) -> Iterator[Child]:
+        with spawn(*args, **kwargs) as child:
+            started.put(child.pid)
+            if started.qsize() == 2:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            yield child
+
+    store = open_store(str(tmp_path / "store"))
+    with pytest.raises(KeyboardInterrupt):
+        boot_tests(
+            tiny_image, "0" * 64, ("bios", "uefi"), store=store, run=run, spawn=interrupting, work_folder=tmp_path
+        )
+    assert not [pid for pid in (started.get(), started.get()) if Path(f"/proc/{pid}").exists()]
 
 
 def test_an_image_without_kernels_fails_with_its_last_lines(tiny_image: Path, tmp_path: Path) -> None:

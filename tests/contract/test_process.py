@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from coreimage.errors import HostError, InfrastructureError, ProcessError
 from coreimage.process import Sandbox, run
+from tests.harness.ordinary_user import ROOT_DIR, as_ordinary_user
 
 SANDBOXES = pytest.mark.parametrize("sandbox", list(Sandbox))
 
@@ -28,7 +32,7 @@ def running(mark: str) -> list[Path]:
 
 
 def await_gone(mark: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while left := running(mark):
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
@@ -70,20 +74,76 @@ def test_timeouts_end_the_tree(sandbox: Sandbox) -> None:
     await_gone(mark)
 
 
-@pytest.mark.parametrize("sandbox", [Sandbox.FAMILY, Sandbox.ROOT])
-def test_nothing_outlives_a_killed_parent(sandbox: Sandbox) -> None:
-    mark = f"9{uuid.uuid4().int % 10**9}"
+def test_a_timeout_is_one_also_when_the_child_ends_well() -> None:
+    with pytest.raises(InfrastructureError, match="took longer"):
+        run(["sh", "-c", "trap 'exit 0' TERM; sleep 60 & wait"], timeout_s=0.5)
+
+
+@contextmanager
+def parent_of(command: str, sandbox: Sandbox) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs `sh -c command`, once that has said `up`."""
     script = (
         "from coreimage.process import Sandbox, run\n"
-        f"run(['sh', '-c', 'setsid sleep {mark} & echo up; sleep {mark}; true'], sandbox=Sandbox.{sandbox.name},"
-        " on_line=lambda line: print(line, flush=True))"
+        f"run(['sh', '-c', {command!r}], sandbox=Sandbox.{sandbox.name}, on_line=lambda line: print(line, flush=True))"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE
-    ) as parent:
+    argv = [sys.executable, "-c", script]
+    with subprocess.Popen(argv, cwd=ROOT_DIR, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as parent:
         assert parent.stdout
         try:
             assert b"up\n" in iter(parent.stdout.readline, b"")
+            yield parent
         finally:
             parent.kill()
-    await_gone(mark)
+
+
+@SANDBOXES
+def test_an_interrupt_ends_the_tree(sandbox: Sandbox) -> None:
+    mark = f"9{uuid.uuid4().int % 10**9}"
+    with parent_of(f"sleep {mark} & echo up; sleep {mark}; true", sandbox) as parent:
+        parent.send_signal(signal.SIGINT)
+        _, errors = parent.communicate(timeout=60)
+        assert b"KeyboardInterrupt" in errors
+        await_gone(mark)
+
+
+def test_a_killed_parent_takes_its_child_along() -> None:
+    mark = f"9{uuid.uuid4().int % 10**9}"
+    with parent_of(f"echo up; exec sleep {mark}", Sandbox.NONE) as parent:
+        assert running(mark)
+        parent.kill()
+        parent.wait()
+        await_gone(mark)
+
+
+def _refusal(argv: list[str]) -> str:
+    ended = subprocess.run(argv, cwd=ROOT_DIR, capture_output=True, text=True, check=False, timeout=60)
+    return ended.stdout + ended.stderr
+
+
+def _in_sandbox(sandbox: Sandbox) -> list[str]:
+    return [
+        *(sys.executable, "-c"),
+        f"from coreimage.process import Sandbox, run; run(['true'], sandbox=Sandbox.{sandbox.name})",
+    ]
+
+
+def test_a_user_without_subordinate_ids_is_told_so(tmp_path: Path) -> None:
+    said = _refusal(as_ordinary_user(_in_sandbox(Sandbox.ROOT), tmp_path, subordinate_ids=False))
+    assert "HostError: this user has no subordinate ids" in said
+    assert "sudo usermod --add-subuids" in said
+
+
+def test_a_host_without_user_namespaces_is_told_so(tmp_path: Path) -> None:
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces\nexec setpriv --inh-caps=-all --ambient-caps=-all -- "$@"'
+    within = ["unshare", "--user", "--map-current-user", "--keep-caps", "--", "sh", "-c", forbid, "sh"]
+    said = _refusal(as_ordinary_user([*within, *_in_sandbox(Sandbox.FAMILY)], tmp_path))
+    assert "HostError: this host forbids user namespaces" in said
+
+
+@pytest.mark.parametrize("sandbox", [Sandbox.FAMILY, Sandbox.ROOT])
+def test_nothing_outlives_a_killed_parent(sandbox: Sandbox) -> None:
+    mark = f"9{uuid.uuid4().int % 10**9}"
+    with parent_of(f"setsid sleep {mark} & echo up; sleep {mark}; true", sandbox) as parent:
+        parent.kill()
+        parent.wait()
+        await_gone(mark)

@@ -148,7 +148,12 @@ class Rooms:
             raw_size_bytes=1,
         )
 
-    def boot(self, image: Path, sha256: str, firmware: Any, **effects: Any) -> BootReport:
+    def boots_under(
+        self, image: Path, sha256: str, firmwares: tuple[Any, ...], **effects: Any
+    ) -> tuple[BootReport, ...]:
+        return tuple(self.boot(sha256, firmware) for firmware in firmwares)
+
+    def boot(self, sha256: str, firmware: Any) -> BootReport:
         self.calls.append(f"boot {firmware}")
         return BootReport(
             image_sha256=sha256,
@@ -199,7 +204,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "pack_gadget": lambda folder, **k: rooms.blob("gadget"),
             "fetch_image": lambda image, target, **k: target,
         },
-        boot_test: {"boot_test": rooms.boot, "require_boot": require_boot},
+        boot_test: {"boot_tests": rooms.boots_under, "require_boot": require_boot},
         channels: {"newest_version": rooms.newest},
         images: {"assemble_candidate": rooms.image},
         Site: {"signer": lambda self: Signer()},

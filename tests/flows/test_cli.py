@@ -9,11 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from coreimage.cli.app import cli
 from coreimage.process import Completed, run, spawn
+from tests.harness.databases import copy_database
+from tests.unit.cli.commands import commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = ("prefect", "boto3", "pydantic", "requests", "rich")
@@ -24,25 +28,43 @@ def coreimage(words: Sequence[str], cwd: Path, accept: Sequence[int] = (0,)) -> 
 
 
 def environment() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return {
+        "HOME": "/nonexistent",
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
 
 
-@pytest.mark.parametrize("words", [["--help"], ["build", "--help"], ["flash", "core", "--help"], ["keys", "--help"]])
-def test_help_is_light_and_has_an_example(words: list[str], tmp_path: Path) -> None:
+def test_help_of_every_command_is_light(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom coreimage.cli.app import run\nstatus = run(sys.argv[1:])\n"
+        "import json, sys\nfrom coreimage.cli.app import run\n"
+        "status = [run(words) for words in json.loads(sys.argv[1])]\n"
         f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
-        "sys.exit(status or bool(heavy))"
+        "sys.exit(any(status) or bool(heavy))"
     )
-    shown = run([sys.executable, "-c", script, *words], env=environment(), cwd=tmp_path).output
-    assert "Example:\n" in shown
+    words = json.dumps([[*words, "--help"] for words, _ in commands(cli)])
+    shown = run([sys.executable, "-c", script, words], env=environment(), cwd=tmp_path).output
+    assert shown.count("Usage: coreimage") == len(list(commands(cli)))
 
 
 @pytest.mark.parametrize(
     ("words", "status", "hint"),
     [
         (["nothing"], 2, "No such command"),
-        (["build", "debian-core/13/egde"], 1, "did you mean 'debian-core/13/edge'?"),
+        (["build", "debian-core/13/egde"], 2, "did you mean 'debian-core/13/edge'?"),
+        (["build", "debian-core/13/edge", "--device", "bord"], 2, "its devices: generic_amd64"),
+        (["build", "debian-core/13/edge", "--output", "no/x86.img"], 2, "make the folder"),
+        (["build", "debian-core/13/edge", "--output", "."], 2, "name a file in it"),
+        (["build", "debian-core/13/edge", "--output", "/proc/x86.img"], 2, "name one of yours"),
+        (["build", "debian-core/13/edge", "--output", "here.txt"], 2, "--force"),
+        (["build", "debian-core/13/edge", "--output", "x", "--login-key", "here.txt"], 2, "--login-key FILE"),
+        (["--project", "here.txt", "build", "x"], 2, "here.txt:1:"),
+        (["--store", "ftp://x", "channel", "list"], 2, "s3://BUCKET/PREFIX"),
+        (["channel", "list"], 1, "coreimage build CHANNEL"),
+        (["channel", "list", "--server", "."], 2, "--keyring"),
+        (["serve", "--host", "203.0.113.1"], 1, "--port 0"),
+        (["serve", "--port", "http"], 2, "--port"),
+        (["boot", "absent.img"], 2, "does not exist"),
+        (["flash", "core", "13", "--channel", "edge", "--output", "x.img", "--developer-mode"], 2, "ssh-keygen"),
         (["--project", "absent.yaml", "build", "x"], 2, "--project FILE"),
         (["flash", "core", "13", "--channel", "edge", "--output", "x.img"], 1, "coreimage build CHANNEL"),
         (["flash", "core", "13", "--channel", "edge", "--output", "x.img", "--server", "."], 2, "--keyring"),
@@ -51,9 +73,11 @@ def test_help_is_light_and_has_an_example(words: list[str], tmp_path: Path) -> N
     ],
 )
 def test_errors_say_what_to_do(words: list[str], status: int, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "here.txt").write_text("mine: true\n")
     ended = coreimage(words, tmp_path, accept=(status,))
     assert hint in ended.output
     assert "Traceback" not in ended.output
+    assert [path.name for path in tmp_path.iterdir()] == ["here.txt"], "something was made before the refusal"
 
 
 def test_an_error_is_a_document_with_json(tmp_path: Path) -> None:
@@ -82,10 +106,11 @@ with prefect_api(Path("var/prefect")) as url:
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the embedded server's database is made once."""
-    return tmp_path_factory.mktemp("embedded")
+@pytest.fixture
+def folder(tmp_path: Path, migrated_database: Path) -> Path:
+    """Where a command finds the database of its own server, so that it need not make one."""
+    copy_database(migrated_database, tmp_path / "var/prefect/prefect.db")
+    return tmp_path
 
 
 def test_a_server_of_our_own_ends_with_the_command(folder: Path) -> None:
@@ -106,6 +131,54 @@ def test_nothing_survives_a_kill(folder: Path) -> None:
         os.kill(child.pid, signal.SIGKILL)
         child.wait(10)
         await_that(lambda: processes_of(url) == [], 10)
+
+
+STUCK = """
+import sys
+import coreimage.cli.keys
+from coreimage import rootfs
+from coreimage.cli import main
+from coreimage.process import Sandbox
+
+def probe(archives, *, store, fetch, run):
+    run(["sh", "-c", "echo stuck >&2; sleep " + sys.argv[1]], sandbox=Sandbox[sys.argv[2]],
+        on_line=lambda line: print(line, flush=True))
+
+coreimage.cli.keys.make_keys = lambda folder: None
+rootfs.probe_archives = probe
+main(["build", "debian-core/13/edge", "--output", "x86.img"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "sandbox", "status"),
+    [(signal.SIGINT, "ROOT", 130), (signal.SIGTERM, "FAMILY", 130), (signal.SIGKILL, "ROOT", -signal.SIGKILL)],
+)
+def test_nothing_is_left_when_a_build_is_interrupted(
+    number: signal.Signals, sandbox: str, status: int, folder: Path
+) -> None:
+    seconds = f"6{os.getpid()}{number.value}"
+    with spawn([sys.executable, "-c", STUCK, seconds, sandbox], env=environment(), cwd=folder) as child:
+        lines = child.lines()
+        assert "stuck" in lines
+        started = processes_with(f"sleep {seconds}") | processes_with(str(folder / "var/prefect"), "environ")
+        assert len(started) > 2, "the sleeper in its sandbox, and Prefect's server"
+        os.kill(child.pid, number)
+        assert child.wait(10) == status
+        said = list(lines)
+    assert number is signal.SIGKILL or any("Interrupted" in line for line in said)
+    await_that(lambda: not [pid for pid in started if Path("/proc", pid).exists()], 10)
+    assert [path.name for path in folder.iterdir()] == ["var"]
+
+
+def processes_with(text: str, file: str = "cmdline") -> set[str]:
+    """The ids of those whose command line, or environment, has `text`."""
+    found = set()
+    for entry in Path("/proc").glob(f"[0-9]*/{file}"):
+        with suppress(OSError):
+            if text in entry.read_bytes().decode(errors="replace").replace("\0", " "):
+                found.add(entry.parent.name)
+    return found
 
 
 def processes_of(url: str) -> list[str]:

@@ -38,21 +38,29 @@ cd "$home"
 exec setpriv --reuid "$uid" --regid "$uid" --clear-groups -- "$@"
 """
 
+_NO_IDS = """
+for name in subuid subgid; do mount --bind /dev/null /etc/$name; done
+exec setpriv --inh-caps=-all --ambient-caps=-all -- "$@"
+"""
+_WITHOUT_IDS = ("unshare", "--user", "--map-current-user", "--keep-caps", "--mount", "--", "sh", "-c", _NO_IDS, "sh")
 
-def as_ordinary_user(argv: list[str], home: Path) -> list[str]:
+
+def as_ordinary_user(argv: list[str], home: Path, *, subordinate_ids: bool = True) -> list[str]:
     """`argv` so that it runs as an ordinary user; for root, a tester who owns `home` and sees a clean environment.
 
+    Without `subordinate_ids` the user has none.
     What only root may reach (an interpreter or a checkout below /root) is shown to the tester at its place.
     """
     if os.geteuid() != 0:
-        return argv
+        return argv if subordinate_ids else [*_WITHOUT_IDS, *argv]
+    script = _SCRIPT if subordinate_ids else _SCRIPT.replace("tester:300000:65536", "")
     os.chown(home, UID, UID)
     needed = [path for path in (Path(sys.base_prefix), Path(sys.prefix), ROOT_DIR, home) if _hidden_by(path)]
     hidden = {folder for path in needed if (folder := _hidden_by(path))}
     environment = [f"HOME={home}", "USER=tester", f"PATH={os.environ['PATH']}", f"PYTHONPATH={ROOT_DIR}"]
     certificates = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE",) if name in os.environ]
     return [
-        *("unshare", "--mount", "--", "sh", "-c", _SCRIPT, "sh", str(home), str(UID)),
+        *("unshare", "--mount", "--", "sh", "-c", script, "sh", str(home), str(UID)),
         *(" ".join(map(str, hidden)), *map(str, dict.fromkeys(needed)), "--"),
         *("env", "-i", *environment, *certificates, *argv),
     ]

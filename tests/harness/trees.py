@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -121,3 +122,27 @@ def original_tree(root: Path, signer: Signer) -> None:
     index = f"{CHANNEL}/{DEVICE}/index.json"
     put(index, json.dumps({"global": stamp, "images": [image, delta]}, indent=4).encode())
     put("channels.json", json.dumps({CHANNEL: {"devices": {DEVICE: {"index": f"/{index}"}}}}, indent=4).encode())
+
+
+class RememberingSigner:
+    """Signs equal content once: for tests that do the same again and again, where GnuPG would take most of the time."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+        self._signatures: dict[tuple[str, Role, bytes], bytes] = {}
+        self.fingerprint, self.public_key = signer.fingerprint, signer.public_key
+
+    def detached(self, role: Role, content: bytes) -> bytes:
+        return self._once("detached", role, content, self._signer.detached)
+
+    def detached_file(self, role: Role, path: Path) -> bytes:
+        return self.detached(role, path.read_bytes())
+
+    def inline(self, role: Role, content: bytes) -> bytes:
+        return self._once("inline", role, content, self._signer.inline)
+
+    def _once(self, kind: str, role: Role, content: bytes, sign: Callable[[Role, bytes], bytes]) -> bytes:
+        wanted = (kind, role, content)
+        if wanted not in self._signatures:
+            self._signatures[wanted] = sign(role, content)
+        return self._signatures[wanted]

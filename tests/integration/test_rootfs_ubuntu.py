@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def ubuntu(tmp_path: Path, keys: tuple[TestKey, TestKey]) -> LocalArchive:
-    """Every package that the shipped project asks for, small ones; `sudo` moved on in both pockets, `zstd` is in universe."""
+    """What the shipped project asks for, in small; `sudo` moved on in the pockets, `zstd` is in universe."""
     archive = tiny_archive(tmp_path / "ubuntu", keys[0], suite="noble", origin="Ubuntu", codename="noble")
     shipped = load_project(SHIPPED).config
     names = {*shipped.series["24.04"].rootfs.packages, "busybox", "e2fsprogs", "initramfs-tools"}

@@ -8,7 +8,10 @@ import shutil
 import tarfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from coreimage.client import Image, Session
 from coreimage.errors import ConflictError, NotFoundError, VerificationError
 from coreimage.http import Downloader
 from coreimage.image_server import client_errors, open_server
-from coreimage.model import TAR_GZ, TEXT, ArtifactRef, Candidate
+from coreimage.model import TAR_GZ, TEXT, ArtifactRef, Candidate, PublishedBuild
 from coreimage.process import run
 from coreimage.signing import GnupgSigner, Role, Signer, create_keys, make_keyring
 from coreimage.storage import put_blob_bytes
@@ -27,7 +30,18 @@ from coreimage.storage.store import Store
 from coreimage.system_image import heal_pair, import_build, publish_keyrings, release_candidate
 from tests.harness.kill import for_each_kill_point
 from tests.harness.strict_client import RefusedError, check_tree
-from tests.harness.trees import CHANNEL, DEVICE, NOW, imported, now, original_tree, published, released, rootfs_tarball
+from tests.harness.trees import (
+    CHANNEL,
+    DEVICE,
+    NOW,
+    RememberingSigner,
+    imported,
+    now,
+    original_tree,
+    published,
+    released,
+    rootfs_tarball,
+)
 
 
 @pytest.fixture(scope="session")
@@ -192,6 +206,7 @@ def test_release_rebuilds_the_index_when_the_channel_moved(
 
 
 def test_killed_at_every_store_call(signer: GnupgSigner, tmp_path: Path) -> None:
+    remembering = RememberingSigner(signer)
     start = DirectoryStore(tmp_path / "start")
     publish_keyrings(store=start, signer=signer, now=now)
     released(start, signer, "20261123")
@@ -204,8 +219,8 @@ def test_killed_at_every_store_call(signer: GnupgSigner, tmp_path: Path) -> None
         return DirectoryStore(work)
 
     def publish(to: Store) -> None:
-        candidate = import_build(second, CHANNEL, DEVICE, store=to, signer=signer, run=run, now=now)
-        release_candidate(candidate, store=to, signer=signer, now=now)
+        candidate = import_build(second, CHANNEL, DEVICE, store=to, signer=remembering, run=run, now=now)
+        release_candidate(candidate, store=to, signer=remembering, now=now)
 
     def readable(_: Store) -> None:
         assert read_versions(www, signer) in ([1], [1, 2])
@@ -215,6 +230,49 @@ def test_killed_at_every_store_call(signer: GnupgSigner, tmp_path: Path) -> None
         assert not (www / CHANNEL / DEVICE / "version-3.json").exists()
 
     assert for_each_kill_point(fresh, publish, readable, finished=finished) > 10
+
+
+def test_eight_importers_and_releases_of_one_device_at_once(
+    store: DirectoryStore, signer: GnupgSigner, tree: Path
+) -> None:
+    """Eight builds at once: each gets a version of its own; what is released is whole whenever a reader looks."""
+    publish_keyrings(store=store, signer=signer, now=now)
+    builds = [published(store, signer, f"2026112{number}", b"%d" % number) for number in range(1, 9)]
+    gate = threading.Barrier(len(builds))
+    over = threading.Event()
+
+    def import_at_once(build: PublishedBuild) -> Candidate:
+        gate.wait()
+        return import_build(build, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=now)
+
+    def release_at_once(candidate: Candidate) -> int:
+        gate.wait()
+        try:
+            return release_candidate(candidate, store=store, signer=signer, now=now).version
+        except ConflictError:
+            return 0
+
+    def look() -> list[list[int]]:
+        seen: list[list[int]] = []
+        while not over.is_set():
+            with suppress(NotFoundError):
+                seen.append(read_versions(tree, signer))
+        return seen
+
+    with ThreadPoolExecutor(len(builds) + 1) as pool:
+        reader = pool.submit(look)
+        try:
+            candidates = list(pool.map(import_at_once, builds))
+            versions = sorted(candidate.version for candidate in candidates)
+            assert versions == list(range(1, 9))
+            won = sorted(version for version in pool.map(release_at_once, candidates) if version)
+        finally:
+            over.set()
+    assert 8 in won
+    assert strict(tree, signer) == {(CHANNEL, DEVICE): won}
+    seen = reader.result()
+    assert all(set(before) <= set(after) for before, after in pairwise(seen)), "a version that was there is lost"
+    assert not heal_pair(store=store, signer=signer)
 
 
 def test_torn_pair_is_healed(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from coreimage.boot_test import Machine, make_overlay, start_machine
 from coreimage.boot_test.console import Console
 from coreimage.process import run, spawn
-from tests.boot.conftest import RealImage
+from tests.chain.conftest import Chain
+
+pytestmark = [pytest.mark.xdist_group("chain"), pytest.mark.timeout(1800)]
 
 BOOT_S, COMMAND_S = 300, 120
 
@@ -49,16 +53,16 @@ class Shell:
 
 
 @contextmanager
-def started(disk: Path, folder: Path, accelerator: str, image: RealImage) -> Iterator[tuple[Machine, Shell]]:
+def started(disk: Path, folder: Path, accelerator: str, password: str) -> Iterator[tuple[Machine, Shell]]:
     with start_machine(disk, "bios", run_folder=folder, spawn=spawn, accelerator=accelerator, reboot=True) as machine:
-        shell = Shell(machine.console, image.password)
+        shell = Shell(machine.console, password)
         shell.log_in()
         yield machine, shell
 
 
-def test_the_system_is_sound_and_keeps_what_it_should(real_image: RealImage, accelerator: str, tmp_path: Path) -> None:
-    disk = make_overlay(real_image.path, tmp_path / "disk.qcow2", run=run)
-    with started(disk, tmp_path, accelerator, real_image) as (_, shell):
+def test_the_system_is_sound_and_keeps_what_it_should(chain: Chain, accelerator: str, tmp_path: Path) -> None:
+    disk = make_overlay(chain.image, tmp_path / "disk.qcow2", run=run)
+    with started(disk, tmp_path, accelerator, chain.password) as (_, shell):
         shell.ask("systemctl is-system-running --wait")
         assert shell.ask("systemctl --failed --no-legend --plain") == ""
         assert shell.ask("hostname") == shell.ask("cat /etc/hostname")

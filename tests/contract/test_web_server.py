@@ -1,0 +1,100 @@
+"""The web server over a store, as clients see it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from coreimage.http import Downloader
+from coreimage.storage import open_store
+from coreimage.web_server import byte_range, key_of, make_server
+
+CONTENT = bytes(range(256)) * 4096
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    store = open_store(str(tmp_path / "store"))
+    store.put_bytes("system-image/channels.json", CONTENT, media_type="application/json")
+    store.put_bytes("cdimage/a b/SHA256SUMS", b"sums", media_type="text/plain")
+    store.put_bytes("locks/secret", b"own", media_type="text/plain")
+    with make_server(store, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_channels_are_at_the_root_and_all_is_below_its_name(url: str) -> None:
+    assert requests.get(f"{url}/channels.json", timeout=9).content == CONTENT
+    assert requests.get(f"{url}/system-image/channels.json", timeout=9).content == CONTENT
+    assert requests.get(f"{url}/cdimage/a%20b/SHA256SUMS", timeout=9).content == b"sums"
+
+
+def test_head_has_the_size_and_no_body(url: str) -> None:
+    found = requests.head(f"{url}/channels.json", timeout=9)
+    assert (found.status_code, found.headers["Content-Length"], found.content) == (200, str(len(CONTENT)), b"")
+
+
+@pytest.mark.parametrize(
+    "path", ["absent", "locks/secret", "system-image/../locks/secret", "..%2flocks%2fsecret", "%00"]
+)
+def test_what_is_not_published_is_not_found(url: str, path: str) -> None:
+    request = requests.Request("GET", url).prepare()
+    request.url = f"{url}/{path}"
+    with requests.Session() as session:
+        assert session.send(request, timeout=9).status_code == 404
+
+
+def test_a_range_while_the_object_is_the_same(url: str) -> None:
+    etag = requests.head(f"{url}/channels.json", timeout=9).headers["ETag"]
+    part = requests.get(f"{url}/channels.json", headers={"Range": "bytes=100-199", "If-Range": etag}, timeout=9)
+    assert (part.status_code, part.content) == (206, CONTENT[100:200])
+    assert part.headers["Content-Range"] == f"bytes 100-199/{len(CONTENT)}"
+    other = requests.get(f"{url}/channels.json", headers={"Range": "bytes=100-", "If-Range": '"x"'}, timeout=9)
+    assert (other.status_code, other.content) == (200, CONTENT)
+    beyond = requests.get(f"{url}/channels.json", headers={"Range": f"bytes={len(CONTENT)}-"}, timeout=9)
+    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(CONTENT)}")
+    assert requests.get(f"{url}/channels.json", headers={"If-None-Match": etag}, timeout=9).status_code == 304
+
+
+def test_pages_lead_everywhere(url: str) -> None:
+    assert "/system-image/" in requests.get(f"{url}/", timeout=9).text
+    assert 'href="/cdimage/a%20b/"' in requests.get(f"{url}/cdimage/", timeout=9).text
+    assert "SHA256SUMS" in requests.get(f"{url}/cdimage/a%20b/", timeout=9).text
+
+
+def test_our_own_downloader_is_served(url: str, tmp_path: Path) -> None:
+    path = Downloader()(f"{url}/channels.json", tmp_path / "file", size_bytes=len(CONTENT))
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("", None),
+        ("bytes=0-0", (0, 1)),
+        ("bytes=5-", (5, 10)),
+        ("bytes=-3", (7, 10)),
+        ("bytes=-30", (0, 10)),
+        ("bytes=5-99", (5, 10)),
+        ("bytes=10-", (0, 0)),
+        ("bytes=7-3", (0, 0)),
+        ("bytes=0-1,3-4", None),
+        ("bytes=-", None),
+        ("lines=1-2", None),
+    ],
+)
+def test_ranges(header: str, expected: tuple[int, int] | None) -> None:
+    assert byte_range(header, 10) == expected
+
+
+def test_keys() -> None:
+    assert key_of("/channels.json?x=1") == "system-image/channels.json"
+    assert key_of("/images/a%2Bb") == "images/a+b"
+    assert key_of("/") == ""
