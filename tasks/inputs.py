@@ -91,7 +91,8 @@ def _lock_changes(before: Inputs, now: Inputs, store: Store) -> tuple[str, ...]:
     if not before.lock or not now.lock or before.lock.sha256 == now.lock.sha256:
         return ()
     with suppress(CoreimageError):
-        return lock_diff(read_lock(store, before.lock), read_lock(store, now.lock)).summary()
+        found = lock_diff(read_lock(store, before.lock), read_lock(store, now.lock))
+        return found.model_copy(update={"configuration": ()}).summary()
     return ("lock changed",)
 
 
