@@ -46,6 +46,8 @@ class ExtraArchiveConfig(Value):
     components: tuple[Word, ...] = ("main",)
     key: str
     pin_priority: int | None = Field(default=None, ge=-1, le=2000)
+    may_replace: tuple[str, ...] = ()
+    """Packages of `archives` that this one may take the place of; `*`: any."""
 
 
 class RootfsConfig(Value):

@@ -67,15 +67,18 @@ class LockedPackage(Value):
 
 
 class PackageLock(Value):
-    """Exactly which packages a chroot is made of. `packages` is sorted by name and architecture.
+    """Exactly what a chroot is made of. `packages` is sorted by name and architecture.
 
-    `epoch` (seconds, UTC) is SOURCE_DATE_EPOCH of everything built from this lock.
+    `epoch` (seconds, UTC) is SOURCE_DATE_EPOCH of everything built from this lock. `tools` has the host's tools that
+    shape bytes, version by name; `configuration` the parts of the project's configuration, SHA-256 by name.
     """
 
     architecture: Architecture
     epoch: int
-    packages: tuple[LockedPackage, ...]
+    tools: dict[str, str] = {}
+    configuration: dict[str, Sha256] = {}
     releases: tuple[ArchiveRelease, ...]
+    packages: tuple[LockedPackage, ...]
 
 
 class RootfsBuild(Value):

@@ -24,11 +24,12 @@ from coreimage.model import (
     PublishedBuild,
     RootfsBuild,
 )
+from coreimage.process import run
 from coreimage.publication import BuildContent
-from coreimage.storage import read_blob, require_format
-from flows.report import news, package_changes, show_failed_boot, show_result, why
+from coreimage.storage import require_format
+from flows.report import changed_packages, lock_changes, news, show_failed_boot, show_result, why
 from flows.result import BuildResult, DeviceResult
-from flows.steps import Steps
+from flows.steps import Steps, Taking
 from flows.story import duration, packages
 from tasks import boot_test, publication, system_image
 from tasks import disk_image as images
@@ -46,17 +47,18 @@ def build_channel(
     keys_folder: str = "var/keys",
     devices: tuple[str, ...] = (),
     refresh: bool = False,
+    offline: bool = False,
 ) -> BuildResult:
     """Builds a channel from its archives and releases it once it boots.
 
     Run again with nothing changed, it looks at the archives and finds every other step remembered: no build id and no
-    version is allotted. `devices` limits the run (default: all of the channel); `refresh` does every step anew.
+    version is allotted. `devices` limits the run (default: all of the channel); `refresh` does every step anew;
+    `offline` builds from the current lock and the .debs in the store, asking no archive.
     A failed boot raises BootError and leaves the channel as it was.
     """
     logs.configure()
-    return Build(
-        channel, project_file, Site(store_url=store_url, keys_folder=keys_folder), devices, refresh=refresh
-    ).run()
+    site = Site(store_url=store_url, keys_folder=keys_folder, channel=channel, offline=offline)
+    return Build(channel, project_file, site, devices, refresh=refresh).run()
 
 
 class Build:
@@ -66,9 +68,11 @@ class Build:
         self.project = load_project(Path(project_file))
         self.channel, self.config = channel, self.project.channel(channel)
         self.devices = chosen_devices(channel, self.config, devices)
-        self.site, self.store, self.steps = site, site.store(), Steps(refresh=refresh)
+        self.site, self.store = site, site.store()
         require_format(self.store)
+        self.steps: Taking = Steps(refresh=refresh)
         self.changes: dict[str, tuple[str, ...]] = {}
+        self.tools = rootfs.tool_versions(run=run)
         self.probed: dict[tuple[rootfs.ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
 
     def run(self) -> BuildResult:
@@ -113,17 +117,29 @@ class Build:
 
     def lock(self, spec: chroots.Spec, part: str, architecture: Architecture) -> ArtifactRef:
         """Which packages, exactly: planned from how the archives stand now, and recorded for the next plan."""
-        releases = self.releases(spec)
-        pointer = chroots.lock_pointer(self.project.config.project, self.config.series, part, architecture)
-        previous = chroots.previous_lock(pointer, self.store)
-        title = f"Choosing the packages of {part} for {architecture}"
-        lock = self.steps.take(title, chroots.plan_packages, spec, releases, previous, site=self.site)
-        planned = PackageLock.model_validate_json(read_blob(self.store, lock))
-        changes = package_changes(previous, planned)
-        story.info(packages(planned, len(changes), first=previous is None))
-        self.changes[f"{part}/{architecture}"] = changes
-        chroots.move_lock_pointer(pointer, lock, self.store)
+        pointer = rootfs.lock_pointer(self.project.config.project, self.config.series, part, architecture)
+        previous = rootfs.named_lock(pointer, self.store)
+        lock = (
+            self.locked(spec, previous)
+            if self.site.offline
+            else self.planned(spec, previous, f"{part} for {architecture}")
+        )
+        chosen = rootfs.read_lock(self.store, lock)
+        story.info(packages(chosen, changed_packages(previous, chosen), first=previous is None))
+        self.changes[f"{part}/{architecture}"] = lock_changes(previous, chosen)
+        self.name_lock(pointer, lock)
         return lock
+
+    def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
+        rootfs.move_lock_pointer(pointer, lock, self.store)
+
+    def planned(self, spec: chroots.Spec, previous: PackageLock | None, part: str) -> ArtifactRef:
+        arguments = spec, self.releases(spec), previous, self.tools
+        title = f"Choosing the packages of {part}"
+        return self.steps.take(title, chroots.plan_packages, *arguments, site=self.site)
+
+    def locked(self, spec: chroots.Spec, current: PackageLock | None) -> ArtifactRef:
+        return rootfs.store_lock(self.store, rootfs.offline_lock(current, spec, self.tools, self.channel))
 
     def releases(self, spec: chroots.Spec) -> tuple[ArchiveRelease, ...]:
         """How the archives stand: looked at once, so that all parts of a build are planned from the same state."""

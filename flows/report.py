@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from coreimage.errors import BootError
 from coreimage.logs import decimal_size
 from coreimage.model import BootReport, PackageLock
+from coreimage.rootfs.lock_diff import lock_diff
 from flows.result import BuildResult, DeviceResult
 from flows.story import duration
 
@@ -67,14 +68,17 @@ def _packages(part: str, lines: tuple[str, ...]) -> str:
     return f"## Packages of {part}\n\n" + ("\n".join(f"- {line}" for line in lines) or "no change")
 
 
-def package_changes(old: PackageLock | None, new: PackageLock) -> tuple[str, ...]:
-    """One line per package that came, went or changed its version; sorted by name."""
-    before = {package.name: package.version for package in old.packages} if old else {}
-    after = {package.name: package.version for package in new.packages}
+def changed_packages(old: PackageLock | None, new: PackageLock) -> int:
+    """How many packages came, went or changed."""
+    found = lock_diff(old, new) if old else None
+    return len(found.packages) + len(found.repacked) if found else len(new.packages)
+
+
+def lock_changes(old: PackageLock | None, new: PackageLock) -> tuple[str, ...]:
+    """One line per thing that came, went or changed since the lock before."""
     if not old:
-        return (f"first lock: {len(after)} packages",)
-    changed = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
-    return tuple(f"{name}: {before.get(name, 'new')} → {after.get(name, 'gone')}" for name in changed)
+        return (f"first lock: {len(new.packages)} packages",)
+    return lock_diff(old, new).lines()
 
 
 def _device(result: DeviceResult) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
@@ -21,6 +21,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CACHED = "Cached"
+
+
+class Taking(Protocol):
+    """How a build takes its steps."""
+
+    @property
+    def taken(self) -> tuple[Step, ...]: ...
+
+    def take(self, title: str, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 class Steps:

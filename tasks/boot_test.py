@@ -13,7 +13,7 @@ from tasks.caching import artifact_task
 from tasks.site import Site
 
 
-@artifact_task(code=["coreimage.boot_test"])
+@artifact_task()
 def boot_test(image: DiskImage, firmwares: tuple[Firmware, ...], *, site: Site) -> tuple[BootReport, ...]:
     """Raises BootError for an image that does not boot under one of them, so that only a pass is remembered."""
     store = site.store()

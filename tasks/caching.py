@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import structlog
@@ -22,7 +23,9 @@ from prefect.types._datetime import now
 
 from coreimage.errors import CoreimageError
 from coreimage.storage import Store
-from tasks.identity import cache_key, code_digest, references
+from tasks.code import code_digests
+from tasks.identity import references
+from tasks.inputs import Inputs, inputs_of, remember, why
 from tasks.site import Site
 
 P = ParamSpec("P")
@@ -38,17 +41,22 @@ _JITTER = 0.5
 
 
 def artifact_task(
-    *, code: Sequence[str], recipe: str = "1", exclude: Sequence[str] = (), name: str | None = None
+    *, code: Sequence[str] = (), recipe: str = "1", exclude: Sequence[str] = (), name: str | None = None
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Makes a function a task whose result is remembered by the content of its inputs.
 
-    `code` names the packages that do its work: a change of what they do makes new keys, and so does another `recipe`
-    (for a change elsewhere, say in a tool). The parameter `site` and those in `exclude` are not part of the key.
+    A change of what its module does, or anything of coreimage that it imports, makes new keys; `code` names packages
+    besides, and another `recipe` does the same for a change elsewhere. The parameter `site` and those in `exclude` are
+    not part of the key.
     Only errors that say `retryable` are tried again: three times, 2, 4 and 8 s apart, up to half as much jitter added.
     """
 
-    policy = ArtifactPolicy(code=tuple(code), recipe=recipe, excluded=frozenset({SITE, *exclude}))
-    return _task(policy, name)
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        source = Path(cast("Any", function).__code__.co_filename)
+        policy = ArtifactPolicy(source=source, code=tuple(code), recipe=recipe, excluded=frozenset({SITE, *exclude}))
+        return _task(policy, name)(function)
+
+    return decorate
 
 
 def live_task(*, name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
@@ -82,6 +90,7 @@ def may_help_to_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
 class ArtifactPolicy(CachePolicy):
     """Prefect's question "what is the key?", answered from content; a record that lost its blobs is expired first."""
 
+    source: Path = Path()
     code: tuple[str, ...] = ()
     recipe: str = "1"
     excluded: frozenset[str] = frozenset({SITE})
@@ -93,16 +102,21 @@ class ArtifactPolicy(CachePolicy):
         flow_parameters: dict[str, Any],
         **kwargs: Any,
     ) -> str:
-        key = self.key(task_ctx.task.name, inputs)
         site = inputs[SITE]
         assert isinstance(site, Site)  # noqa: S101
-        gone = expire_unless_whole(task_ctx.result_store, key, site.store())
-        log.info("cache key", key=key, **({"gone": gone} if gone else {}))
-        return key
+        store, found = site.store(), self.inputs(task_ctx.task.name, inputs)
+        gone = expire_unless_whole(task_ctx.result_store, found.key, store)
+        if gone or task_ctx.task.refresh_cache or not task_ctx.result_store.exists(found.key):
+            reasons = ("asked to be done anew",) if task_ctx.task.refresh_cache else why(found, gone, store=store)
+            log.info(f"{found.task} runs: {', '.join(reasons)}", key=found.key)
+        remember(found, store)
+        return found.key
 
-    def key(self, task_name: str, inputs: Mapping[str, Any]) -> str:
-        kept = {name: value for name, value in inputs.items() if name not in self.excluded}
-        return cache_key(task_name, f"{self.recipe}-{code_digest(*self.code)}", kept)
+    def inputs(self, task_name: str, arguments: Mapping[str, Any]) -> Inputs:
+        """What a run of the task with these arguments would depend on; the arguments' names are the parameters'."""
+        kept = {name: value for name, value in arguments.items() if name not in self.excluded}
+        code = {**code_digests(self.source, self.code), "recipe": self.recipe}
+        return inputs_of(task_name, arguments[SITE].channel, code, kept)
 
 
 def expire_unless_whole(results: ResultStore, key: str, store: Store) -> str:
@@ -116,10 +130,15 @@ def expire_unless_whole(results: ResultStore, key: str, store: Store) -> str:
         log.warning("unreadable record", key=key)
         remembered, gone = None, key
     else:
-        gone = next((ref.uri for ref in references(remembered) if not _is_whole(store, ref.uri, ref.size_bytes)), "")
+        gone = missing_artifact(remembered, store)
     if gone:
         results.write(remembered, key=key, expiration=cast("Any", now("UTC") - timedelta(seconds=1)))
     return gone
+
+
+def missing_artifact(result: object, store: Store) -> str:
+    """The place of the first artifact of a result that is not in the store with its size, or ""."""
+    return next((ref.uri for ref in references(result) if not _is_whole(store, ref.uri, ref.size_bytes)), "")
 
 
 def _is_whole(store: Store, uri: str, size_bytes: int) -> bool:

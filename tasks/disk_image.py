@@ -17,11 +17,10 @@ from coreimage.storage import Store
 from tasks.caching import artifact_task
 from tasks.site import Site
 
-_CODE = ("coreimage.disk_image", "coreimage.client", "coreimage.flash", "coreimage.tarball")
 _ARCHIVE_MASTER = f"{WEB_ROOT}gpg/archive-master.tar.xz"
 
 
-@artifact_task(code=_CODE)
+@artifact_task()
 def assemble_image(candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, *, site: Site) -> DiskImage:
     return assemble_candidate(candidate, gadget, architecture, site)
 

@@ -6,14 +6,10 @@ media type, wherever it is stored, and a log counts for nothing.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -57,47 +53,6 @@ def references(value: Any) -> Iterator[ArtifactRef]:
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             yield from references(item)
-
-
-@cache
-def code_digest(*packages: str) -> str:
-    """Digest of what the packages do: Python files without comments and docstrings, all others byte by byte.
-
-    The packages are found, not imported. Raises ModuleNotFoundError for one that does not exist.
-    """
-    digest = hashlib.sha256()
-    for package in packages:
-        for name, content in _sources(package):
-            digest.update(f"{package}/{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def source_essence(source: str) -> bytes:
-    """Equal for sources that differ only in layout, comments and docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [item for item in node.body if not _is_docstring(item)] or [ast.Pass()]
-    return ast.unparse(tree).encode()
-
-
-def _sources(package: str) -> list[tuple[str, bytes]]:
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no package {package}")
-    if not spec.submodule_search_locations:
-        return [("", source_essence(Path(spec.origin).read_text("utf-8")))]
-    folder = Path(spec.origin).parent
-    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return sorted((path.relative_to(folder).as_posix(), _essence(path)) for path in files)
-
-
-def _essence(path: Path) -> bytes:
-    return source_essence(path.read_text("utf-8")) if path.suffix == ".py" else path.read_bytes()
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _is_log(value: Any) -> bool:

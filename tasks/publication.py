@@ -10,15 +10,13 @@ from coreimage.publication import BuildContent
 from tasks.caching import artifact_task
 from tasks.site import Site
 
-_CODE = ("coreimage.publication",)
 
-
-@artifact_task(code=_CODE)
+@artifact_task()
 def publish_build(content: BuildContent, *, site: Site) -> PublishedBuild:
     return publication.publish_build(content, store=site.store(), signer=site.signer(), now=datetime.now(UTC))
 
 
-@artifact_task(code=_CODE)
+@artifact_task()
 def mark_good(
     published: PublishedBuild, architecture: Architecture, evidence: tuple[BootReport, ...], *, site: Site
 ) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import structlog
 
+from coreimage.http import Downloader, Fetch
 from coreimage.model import Value
+from coreimage.rootfs import Offline
 from coreimage.signing import GnupgSigner, Signer
 from coreimage.storage import Store, open_store
 
@@ -17,9 +19,16 @@ class Site(Value):
 
     store_url: str
     keys_folder: str
+    channel: str = ""
+    """What is being built: a step that runs is compared with its last run for the same channel."""
+    offline: bool = False
+    """Nothing is downloaded: what is not in the store is missing."""
 
     def store(self) -> Store:
         return open_store(self.store_url)
+
+    def fetch(self) -> Fetch:
+        return Offline() if self.offline else Downloader()
 
     def signer(self) -> Signer:
         return GnupgSigner(Path(self.keys_folder))

@@ -13,8 +13,6 @@ from coreimage.system_image.tree import read_channels, read_images
 from tasks.caching import artifact_task, live_task
 from tasks.site import Site
 
-_CODE = ("coreimage.system_image", "coreimage.tarball")
-
 
 @live_task()
 def publish_keyrings(*, site: Site) -> None:
@@ -22,7 +20,7 @@ def publish_keyrings(*, site: Site) -> None:
     system_image.publish_keyrings(store=site.store(), signer=site.signer(), now=_now)
 
 
-@artifact_task(code=_CODE)
+@artifact_task()
 def import_build(
     published: PublishedBuild,
     channel: str,
@@ -45,7 +43,7 @@ def import_build(
     )
 
 
-@artifact_task(code=_CODE)
+@artifact_task()
 def release_candidate(candidate: Candidate, *, site: Site) -> Release:
     return system_image.release_candidate(candidate, store=site.store(), signer=site.signer(), now=_now)
 

@@ -17,7 +17,9 @@ from coreimage.cli.boot import boot
 from coreimage.cli.build import build
 from coreimage.cli.channel import channel
 from coreimage.cli.flash import flash
+from coreimage.cli.gc import gc
 from coreimage.cli.keys import keys
+from coreimage.cli.lock import lock
 from coreimage.cli.serve import serve
 from coreimage.cli.settings import Settings
 from coreimage.cli.verify import verify
@@ -47,7 +49,7 @@ def cli(
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
 
 
-for _command in (build, flash, boot, channel, keys, serve, verify):
+for _command in (build, flash, boot, channel, gc, keys, lock, serve, verify):
     cli.add_command(_command)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @click.argument("channel")
 @click.option("--device", "devices", multiple=True, metavar="D", help="Only this device; may be repeated.")
 @click.option("--refresh", is_flag=True, help="Do every step anew, whatever is remembered.")
+@click.option("--offline", is_flag=True, help="From the current lock and the .debs in the store; asks no archive.")
+@click.option("--explain", is_flag=True, help="Say which steps would run, and why; do none of them.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Leave a bootable image here.")
 @click.option("--login-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Your SSH public key.")
 @click.option("--force", is_flag=True, help="Replace an existing FILE.")
@@ -29,6 +31,8 @@ def build(
     channel: str,
     devices: tuple[str, ...],
     refresh: bool,
+    offline: bool,
+    explain: bool,
     output: Path | None,
     login_key: Path | None,
     force: bool,
@@ -44,7 +48,10 @@ def build(
     check_output(output, force=force)
     login_of(login_key_files(login_key))
     _check_channel(settings, channel, devices, one_device=output is not None)
-    result = run_flow(settings, channel, devices, refresh=refresh)
+    if explain:
+        foresee(settings, channel, devices, offline=offline)
+        return
+    result = run_flow(settings, channel, devices, refresh=refresh, offline=offline)
     left = {}
     if output:
         facts, access = leave_image(settings, output, lambda path, _: _image(settings, result, path), login_key)
@@ -66,7 +73,9 @@ def _check_channel(settings: Settings, channel: str, devices: tuple[str, ...], *
         raise UsageError("an image is of one device", where=channel, resolution="name it with --device")
 
 
-def run_flow(settings: Settings, channel: str, devices: tuple[str, ...], *, refresh: bool) -> BuildResult:
+def run_flow(
+    settings: Settings, channel: str, devices: tuple[str, ...], *, refresh: bool, offline: bool = False
+) -> BuildResult:
     """Runs the flow on the Prefect server that is named, or on one of our own for as long as it takes."""
     from coreimage import logs  # noqa: PLC0415
     from coreimage.cli.keys import make_keys  # noqa: PLC0415
@@ -86,12 +95,29 @@ def run_flow(settings: Settings, channel: str, devices: tuple[str, ...], *, refr
                 keys_folder=str(settings.keys_folder),
                 devices=devices,
                 refresh=refresh,
+                offline=offline,
             )
 
 
 def _import_flows() -> None:
     """Takes as long as the server takes to start, on another core."""
     import flows.build  # noqa: PLC0415, F401
+
+
+def foresee(settings: Settings, channel: str, devices: tuple[str, ...], *, offline: bool) -> None:
+    """Needs no Prefect server: only the records that earlier runs left."""
+    from coreimage import logs  # noqa: PLC0415
+    from coreimage.cli.prefect_server import prefect_settings  # noqa: PLC0415
+
+    prefect_settings(settings.state("prefect"), debug=settings.debug)
+    from flows.explain import explain  # noqa: PLC0415
+    from tasks.site import Site  # noqa: PLC0415
+
+    logs.show(settings.log_level)
+    site = Site(store_url=settings.store_url, keys_folder=str(settings.keys_folder), channel=channel, offline=offline)
+    stages = explain(channel, str(settings.project_file), site, devices)
+    lines = [stage.model_dump_json() for stage in stages] if settings.as_json else [str(stage) for stage in stages]
+    click.echo(f"[{','.join(lines)}]" if settings.as_json else "\n".join(lines))
 
 
 def summary(result: BuildResult) -> str:

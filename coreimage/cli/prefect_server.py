@@ -59,9 +59,7 @@ def prefect_api(folder: Path, *, debug: bool = False, meanwhile: Callable[[], ob
     do: it is called once, while our own server is starting; at worst that has to take another port than expected then.
     Raises HostError when the server does not become ready.
     """
-    os.environ.setdefault("PREFECT_HOME", str(folder.absolute()))
-    for name, value in {**_SETTINGS, **({} if debug else _QUIET)}.items():
-        os.environ.setdefault(name, value)
+    prefect_settings(folder, debug=debug)
     if _API_URL in os.environ:
         meanwhile()
         yield os.environ[_API_URL]
@@ -77,6 +75,13 @@ def prefect_api(folder: Path, *, debug: bool = False, meanwhile: Callable[[], ob
             yield url
     finally:
         os.environ.pop(_API_URL, None)
+
+
+def prefect_settings(folder: Path, *, debug: bool = False) -> None:
+    """Sets what Prefect reads when it is imported, where the environment does not say otherwise."""
+    os.environ.setdefault("PREFECT_HOME", str(folder.absolute()))
+    for name, value in {**_SETTINGS, **({} if debug else _QUIET)}.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager

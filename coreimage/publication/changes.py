@@ -1,4 +1,4 @@
-"""What changed in packages between two manifests. Pure.
+"""Manifests of packages, and how changes between two of them are shown. Pure.
 
 A manifest has one package a line, `<name> <version>` separated by blanks or a tab (live-build's `*.manifest`);
 a name may carry its architecture (`libc6:amd64`).
@@ -7,32 +7,12 @@ a name may carry its architecture (`libc6:amd64`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-from debian.debian_support import version_compare
-
+from coreimage.changes import PackageChange
 from coreimage.errors import VerificationError
-from coreimage.model import Value
 
 _VERSION = re.compile(r"(?:\d+:)?[A-Za-z0-9.+:~-]+")
 """The characters of deb-version(7)."""
-
-
-class PackageChange(Value):
-    """`old` is None for an added package, `new` for a removed one."""
-
-    name: str
-    old: str | None
-    new: str | None
-
-    @property
-    def kind(self) -> str:
-        """`added`, `removed`, `upgraded` or `downgraded`, by Debian's order of versions."""
-        if self.old is None:
-            return "added"
-        if self.new is None:
-            return "removed"
-        return "upgraded" if version_compare(self.old, self.new) < 0 else "downgraded"
 
 
 def parse_manifest(text: str, where: str) -> dict[str, str]:
@@ -54,15 +34,6 @@ def parse_manifest(text: str, where: str) -> dict[str, str]:
                     resolution="build the rootfs again with --refresh",
                 )
     return versions
-
-
-def package_changes(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[PackageChange, ...]:
-    """Every package whose version differs, was added or was removed, sorted by name."""
-    return tuple(
-        PackageChange(name=name, old=old.get(name), new=new.get(name))
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    )
 
 
 def markdown_rows(changes: tuple[PackageChange, ...]) -> tuple[str, ...]:

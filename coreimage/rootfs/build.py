@@ -16,7 +16,7 @@ from coreimage.http import Fetch
 from coreimage.model import LOG, TAR_GZ, TEXT, ArtifactRef, RootfsBuild
 from coreimage.process import Run
 from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot
-from coreimage.rootfs.plan import read_lock
+from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import RootfsSpec
 from coreimage.rootfs.workspace import workspace
 from coreimage.storage import Store, put_blob_bytes, put_blob_file

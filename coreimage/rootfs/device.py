@@ -13,7 +13,7 @@ from coreimage.model import LOG, TAR_GZ, TEXT, ArtifactRef, DeviceBuild
 from coreimage.process import Run
 from coreimage.rootfs.build import STATUS, manifest_of
 from coreimage.rootfs.chroot import make_chroot
-from coreimage.rootfs.plan import read_lock
+from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import DeviceSpec
 from coreimage.rootfs.workspace import workspace
 from coreimage.storage import Store, put_blob_bytes, put_blob_file

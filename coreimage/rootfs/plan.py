@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,11 +15,13 @@ from debian.deb822 import Release as ReleaseFile
 from coreimage.config import did_you_mean
 from coreimage.errors import BuildError, ProcessError, UsageError, VerificationError
 from coreimage.http import Fetch
-from coreimage.model import JSON, ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
+from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run
+from coreimage.rootfs.lock import configuration, keep_previous, store_lock
 from coreimage.rootfs.probe import signed_text
+from coreimage.rootfs.replacement import check_replacements, offered
 from coreimage.rootfs.spec import ArchiveSpec, DeviceSpec, RootfsSpec
-from coreimage.storage import Store, blob_key, fetch_blob, put_blob_bytes, put_blob_file, read_blob
+from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
 
 _PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?$")
 _PLANNED = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$", re.M)
@@ -33,11 +35,12 @@ def plan_packages(
     releases: tuple[ArchiveRelease, ...],
     previous: PackageLock | None,
     *,
+    tools: Mapping[str, str],
     store: Store,
     fetch: Fetch,
     run: Run,
 ) -> ArtifactRef:
-    """A PackageLock, as JSON in the store: `previous` itself when the packages are the same.
+    """A PackageLock, as JSON in the store: with the epoch of `previous` when the packages are the same.
 
     Raises BuildError for a package that no archive has (naming the nearest) and, in apt's own words, for what cannot
     be installed together.
@@ -47,22 +50,15 @@ def plan_packages(
         apt = _Apt(Path(folder), spec, releases)
         apt.lay_out(store=store, fetch=fetch)
         packages = apt.resolve(run)
-    lock = PackageLock(architecture=spec.architecture, epoch=_epoch(releases), packages=packages, releases=releases)
-    chosen = keep_previous(previous, lock)
-    return put_blob_bytes(store, chosen.model_dump_json(indent=1).encode(), JSON)
-
-
-def read_lock(store: Store, ref: ArtifactRef) -> PackageLock:
-    return PackageLock.model_validate_json(read_blob(store, ref))
-
-
-def keep_previous(previous: PackageLock | None, planned: PackageLock) -> PackageLock:
-    """The earlier lock, with its epoch, when it names the same packages: a moved archive rebuilds nothing."""
-    same = previous is not None and (previous.architecture, previous.packages) == (
-        planned.architecture,
-        planned.packages,
+    lock = PackageLock(
+        architecture=spec.architecture,
+        epoch=_epoch(releases),
+        tools=dict(tools),
+        configuration=configuration(spec),
+        releases=releases,
+        packages=packages,
     )
-    return previous if same and previous else planned
+    return store_lock(store, keep_previous(previous, lock))
 
 
 def planned_packages(output: str, archives: Sequence[str]) -> tuple[LockedPackage, ...]:
@@ -112,7 +108,12 @@ class _Apt:
         except ProcessError as error:
             known = run(["apt-cache", "pkgnames"], env=env).output.split()
             raise _unresolved(error, known) from error
-        return planned_packages(output, [f"{release.uri} {release.suite}" for release in self._releases])
+        planned = planned_packages(output, [f"{release.uri} {release.suite}" for release in self._releases])
+        if any(archive.may_replace is not None for archive in self._archives):
+            names = [package.name for package in planned]
+            mirrors = offered(run(["apt-cache", "madison", *names], env=env).output)
+            check_replacements(planned, self._archives, self._releases, mirrors)
+        return planned
 
     def _mirror(self, number: int, archive: ArchiveSpec, release: ArchiveRelease, *, store: Store, fetch: Fetch) -> str:
         mirror = self._folder / "mirror" / str(number)

@@ -22,13 +22,18 @@ DEVICE_PACKAGES = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev", "z
 
 
 class ArchiveSpec(Value):
-    """Suites of one archive, its key as a binary OpenPGP keyring."""
+    """Suites of one archive, its key as a binary OpenPGP keyring.
+
+    `may_replace` has the packages of other archives that it may take the place of (`*`: any); None for the
+    distribution's own archives, which may update each other.
+    """
 
     uri: str
     suites: tuple[str, ...]
     components: tuple[str, ...]
     key: ArtifactRef
     pin_priority: int | None = None
+    may_replace: tuple[str, ...] | None = None
 
 
 class HookSpec(Value):
@@ -122,6 +127,7 @@ def _extra_archive(project: Project, archive: ExtraArchiveConfig, store: Store) 
         components=archive.components,
         key=put_blob_bytes(store, key, _KEYRING),
         pin_priority=archive.pin_priority,
+        may_replace=archive.may_replace,
     )
 
 

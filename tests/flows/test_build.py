@@ -32,7 +32,9 @@ from coreimage.model import (
 )
 from coreimage.storage import Store, open_store, put_blob_bytes, read_blob
 from flows.build import build_channel
+from flows.explain import explain
 from flows.result import BuildResult
+from tasks import caching
 from tasks import disk_image as images
 from tasks import system_image as channels
 from tasks.site import Site
@@ -322,3 +324,41 @@ def test_the_failure_in_prefect_is_our_error_with_its_resolution(
         assert newest.state is not None
         assert newest.state.name == "Failed"
         assert "read the serial log" in (newest.state.message or "")
+
+
+def foreseen(tmp_path: Path) -> dict[str, tuple[str, ...]]:
+    site = Site(store_url=str(tmp_path / "store"), keys_folder=str(tmp_path / "keys"), channel=CHANNEL)
+    return {stage.name: stage.reasons for stage in explain(CHANNEL, str(tmp_path / "tiny.yaml"), site)}
+
+
+def test_explain_tells_what_would_run_and_does_nothing(
+    build: Callable[..., BuildResult], rooms: Rooms, tmp_path: Path
+) -> None:
+    never = foreseen(tmp_path)
+    assert rooms.calls == ["probe", "plan core first", "plan kernel first"]
+    assert never["build-rootfs"] == ("no earlier run is recorded",)
+    assert never["release-candidate"] == ("what it is made of is built first",)
+    build()
+    objects = [(found.key, found.etag) for found in rooms.store.list()]
+    rooms.calls.clear()
+    assert set(foreseen(tmp_path).values()) == {()}
+    rooms.suite = "2" * 64
+    later = foreseen(tmp_path)
+    assert later["plan-packages"] == ("archive trixie changed",)
+    assert later["build-rootfs"] == later["build-device"] == ("packages changed (1)",)
+    assert not {call.partition(" ")[0] for call in rooms.calls} - {"probe", "plan"}
+    assert set(objects) <= {(found.key, found.etag) for found in rooms.store.list()}
+
+
+def test_the_log_says_why_a_step_runs(
+    build: Callable[..., BuildResult], rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build()
+    rooms.suite = "2" * 64
+    said: list[str] = []
+    monkeypatch.setattr(caching.log, "info", lambda event, **_: said.append(event))
+    build()
+    assert "build-rootfs runs: packages changed (1)" in said
+    said.clear()
+    build()
+    assert not [line for line in said if " runs: " in line]

@@ -69,7 +69,10 @@ class LocalArchive:
     label: str = "Test"
     date: str = "Tue, 26 May 2015 10:00:00 UTC"
     valid_until: str = ""
-    _stanzas: dict[str, list[str]] = field(default_factory=dict)
+    codename: str = ""
+    """The same for all suites, as Ubuntu's pockets have it; default: each suite's own name."""
+    _stanzas: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """By suite and component."""
 
     @property
     def uri(self) -> str:
@@ -83,6 +86,7 @@ class LocalArchive:
         *,
         fields: str = "",
         content: str = "",
+        component: str = "main",
         files: Mapping[str, Path | str] | None = None,
         links: Mapping[str, str] | None = None,
         folders: Sequence[str] = (),
@@ -103,37 +107,51 @@ class LocalArchive:
             (tree / "DEBIAN/postinst").write_text(postinst)
             (tree / "DEBIAN/postinst").chmod(0o755)
         _fill(tree, files or {}, links or {}, folders)
-        pool = self.folder / "pool" / suite
-        pool.mkdir(parents=True, exist_ok=True)
-        deb = pool / f"{name}_{version}_all.deb"
+        deb = self._pool(suite, component) / f"{name}_{version}_all.deb"
         run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, deb], env={"SOURCE_DATE_EPOCH": "0"})
         shutil.rmtree(tree)
-        filename = deb.relative_to(self.folder).as_posix()
-        content_bytes = deb.read_bytes()
-        digest = hashlib.sha256(content_bytes).hexdigest()
-        stanza = f"{control}Filename: {filename}\nSize: {len(content_bytes)}\nSHA256: {digest}\n"
-        self._stanzas.setdefault(suite, []).append(stanza)
+        self._index(suite, component, deb, control)
+
+    def add_deb(self, suite: str, deb: Path, *, component: str = "main") -> None:
+        """A .deb that somebody else made."""
+        place = self._pool(suite, component) / deb.name
+        shutil.copyfile(deb, place)
+        control = run(["dpkg-deb", "--field", place]).output
+        self._index(suite, component, place, control.rstrip("\n") + "\n")
 
     def publish(self) -> LocalArchive:
-        for suite, stanzas in self._stanzas.items():
-            self._publish(suite, "\n".join(stanzas).encode())
+        for suite, components in self._stanzas.items():
+            self._publish(suite, {name: "\n".join(stanzas).encode() for name, stanzas in components.items()})
         return self
 
-    def _publish(self, suite: str, packages: bytes) -> None:
+    def _pool(self, suite: str, component: str) -> Path:
+        pool = self.folder / "pool" / suite / component
+        pool.mkdir(parents=True, exist_ok=True)
+        return pool
+
+    def _index(self, suite: str, component: str, deb: Path, control: str) -> None:
+        filename = deb.relative_to(self.folder).as_posix()
+        digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+        stanza = f"{control}Filename: {filename}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
+        self._stanzas.setdefault(suite, {}).setdefault(component, []).append(stanza)
+
+    def _publish(self, suite: str, packages: dict[str, bytes]) -> None:
         dists = self.folder / "dists" / suite
-        folder = dists / "main/binary-amd64"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "Packages.gz").write_bytes(gzip.compress(packages, mtime=0))
         # apt passes over an index whose uncompressed form the Release does not list.
-        forms = {"Packages": packages, "Packages.gz": gzip.compress(packages, mtime=0)}
-        lines = "".join(
-            f" {hashlib.sha256(form).hexdigest()} {len(form)} main/binary-amd64/{name}\n"
-            for name, form in forms.items()
-        )
+        forms = {
+            f"{component}/binary-amd64/Packages{end}": content
+            for component, plain in packages.items()
+            for end, content in (("", plain), (".gz", gzip.compress(plain, mtime=0)))
+        }
+        for name, form in forms.items():
+            (dists / name).parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".gz"):
+                (dists / name).write_bytes(form)
+        lines = "".join(f" {hashlib.sha256(form).hexdigest()} {len(form)} {name}\n" for name, form in forms.items())
         until = f"Valid-Until: {self.valid_until}\n" if self.valid_until else ""
         (dists / "Release").write_text(
-            f"Origin: {self.origin}\nLabel: {self.label}\nSuite: {suite}\nCodename: {suite}\nDate: {self.date}\n{until}"
-            f"Architectures: amd64\nComponents: main\nSHA256:\n{lines}"
+            f"Origin: {self.origin}\nLabel: {self.label}\nSuite: {suite}\nCodename: {self.codename or suite}\n"
+            f"Date: {self.date}\n{until}Architectures: amd64\nComponents: {' '.join(packages)}\nSHA256:\n{lines}"
         )
         (dists / "InRelease").unlink(missing_ok=True)
         self.key.gpg("--clearsign", "--output", dists / "InRelease", dists / "Release")

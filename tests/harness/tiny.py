@@ -39,17 +39,19 @@ _FOLDERS = (
 )
 
 
-def tiny_archive(folder: Path, key: TestKey) -> LocalArchive:
-    """An archive with the suite `tiny`; more may be added before the next `publish`."""
-    archive = LocalArchive(folder, key, origin="Tiny", label="Tiny")
+def tiny_archive(
+    folder: Path, key: TestKey, *, suite: str = SUITE, origin: str = "Tiny", codename: str = ""
+) -> LocalArchive:
+    """An archive with one suite; more may be added before the next `publish`."""
+    archive = LocalArchive(folder, key, origin=origin, label=origin, codename=codename)
     files: dict[str, Path | str] = {"etc/passwd": _PASSWD, "etc/group": _GROUP}
     for name in _PROGRAMS:
         program = _found(name)
         files[f"usr/bin/{name}"] = program
         files |= _libraries(program)
     files["usr/bin/systemctl"] = '#!/bin/sh\necho "$@" >> /etc/systemctl-calls\n'
-    archive.add(SUITE, "tiny-base", fields="Essential: yes\n", files=files, links=_LINKS, folders=_FOLDERS)
-    archive.add(SUITE, "editor", "1.0")
+    archive.add(suite, "tiny-base", fields="Essential: yes\n", files=files, links=_LINKS, folders=_FOLDERS)
+    archive.add(suite, "editor", "1.0")
     return archive.publish()
 
 
@@ -79,5 +81,5 @@ def build_tiny(project: Path, store_url: str) -> RootfsBuild:
     store = open_store(store_url)
     spec = rootfs_spec(load_project(project), "tiny/1/edge", "amd64", store=store)
     releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
-    lock = plan_packages(spec, releases, None, store=store, fetch=simple_fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run)
     return build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)

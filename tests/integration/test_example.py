@@ -43,7 +43,7 @@ def test_the_example_is_built_as_its_readers_expect(folder: Path, extra: LocalAr
     store = open_store((folder / "store").as_uri())
     spec = rootfs_spec(project, "my-device/13/edge", "amd64", store=store)
     releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
-    lock = plan_packages(spec, releases, None, store=store, fetch=simple_fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run)
     built = build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)
     with tarfile.open(fileobj=io.BytesIO(read_blob(store, built.rootfs))) as tar:
         members = tar.getnames()

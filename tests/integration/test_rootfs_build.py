@@ -69,7 +69,7 @@ def build(folder: Path, store: Store, hook: str) -> RootfsBuild:
     (folder / "project.yaml").write_text(PROJECT.format(uri=(folder / "extra").as_uri(), hook=hook))
     spec = rootfs_spec(load_project(folder / "project.yaml"), "example/13/edge", "amd64", store=store)
     releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
-    lock = plan_packages(spec, releases, None, store=store, fetch=simple_fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run)
     return build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)
 
 

@@ -65,7 +65,7 @@ def plan(
         packages=packages,
         system_files=put_blob_bytes(store, b"", "application/x-tar"),
     )
-    return plan_packages(spec, releases, previous, store=store, fetch=simple_fetch, run=run)
+    return plan_packages(spec, releases, previous, tools={"tar": "1"}, store=store, fetch=simple_fetch, run=run)
 
 
 def versions(store: Store, ref: ArtifactRef) -> dict[str, str]:
@@ -79,7 +79,7 @@ def test_essential_and_requested_packages_with_dependencies_and_no_recommends(ma
     assert lock.epoch == int(datetime(2015, 5, 26, 10, tzinfo=UTC).timestamp())
     found = {package.name: package for package in lock.packages}["editor-common"]
     assert found.archive == f"{main.uri} trixie-updates"
-    assert found.filename == "pool/trixie-updates/editor-common_1.1_all.deb"
+    assert found.filename == "pool/trixie-updates/main/editor-common_1.1_all.deb"
 
 
 def test_an_extra_archive_wins_or_loses_by_its_pin(

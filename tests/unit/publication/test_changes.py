@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coreimage.changes import PackageChange, package_changes
 from coreimage.errors import VerificationError
 from coreimage.publication.changes import (
     MARKDOWN_HEADER,
-    PackageChange,
     markdown_rows,
-    package_changes,
     parse_manifest,
 )
 

@@ -10,7 +10,7 @@ from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageL
 from coreimage.rootfs import ArchiveSpec, HookSpec, RootfsSpec
 from coreimage.rootfs.build import customize, manifest_of
 from coreimage.rootfs.chroot import explain
-from coreimage.rootfs.plan import indexes, keep_previous, planned_packages, preferences
+from coreimage.rootfs.plan import indexes, planned_packages, preferences
 from coreimage.rootfs.probe import describe, signed_text
 
 REF = ArtifactRef(uri="blobs/x", sha256="0" * 64, size_bytes=0, media_type="x")
@@ -35,12 +35,6 @@ def package(version: str = "1") -> LockedPackage:
 
 def lock(epoch: int, version: str = "1") -> PackageLock:
     return PackageLock(architecture="amd64", epoch=epoch, packages=(package(version),), releases=())
-
-
-def test_the_previous_lock_is_kept_only_for_the_same_packages() -> None:
-    assert keep_previous(lock(1), lock(2)) == lock(1)
-    assert keep_previous(lock(1), lock(2, "2")) == lock(2, "2")
-    assert keep_previous(None, lock(2)) == lock(2)
 
 
 def test_the_smallest_index_of_each_architecture_is_wanted() -> None:

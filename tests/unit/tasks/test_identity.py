@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.model import LOG, TAR_GZ, ArtifactRef, RootfsBuild, Value
-from tasks.identity import cache_key, canonical, code_digest, references, source_essence
+from tasks.identity import cache_key, canonical, references
 
 
 def ref(digit: str, media_type: str = TAR_GZ, uri: str = "somewhere", size_bytes: int = 1) -> ArtifactRef:
@@ -62,17 +62,3 @@ def test_what_names_a_place_or_has_no_canonical_form_is_refused(value: object) -
 def test_references_are_found_at_any_depth() -> None:
     found = list(references({"a": [rootfs(ref("5", LOG), ref("9"))], "b": ref("8")}))
     assert [item.sha256[0] for item in found] == ["1", "2", "3", "9", "5", "8"]
-
-
-def test_comments_docstrings_and_layout_do_not_count() -> None:
-    plain = "def f(a):\n    return a + 1\n"
-    dressed = '"""Module."""\n\n\ndef f( a ):  # why\n    """Doc."""\n\n    return a+1\n'
-    assert source_essence(plain) == source_essence(dressed)
-    assert source_essence(plain) != source_essence(plain.replace("1", "2"))
-
-
-def test_code_digests_differ_by_package_and_are_stable() -> None:
-    assert code_digest("coreimage.errors") == code_digest("coreimage.errors")
-    assert code_digest("coreimage.errors") != code_digest("coreimage.storage")
-    with pytest.raises(ModuleNotFoundError):
-        code_digest("coreimage.nothing")

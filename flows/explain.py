@@ -1,0 +1,121 @@
+"""Which steps a build would take anew, and why, without taking any.
+
+The archives are looked at and the packages planned, since that tells what the rest depends on; nothing is built,
+published or released, and the lock that the next build starts from stays.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
+
+from prefect import Task
+from prefect.results import ResultStore
+
+from coreimage.model import ArtifactRef, Value
+from flows.build import Build, architectures
+from flows.result import Step
+from tasks import publication
+from tasks.caching import ArtifactPolicy, missing_artifact
+from tasks.inputs import Inputs, why
+from tasks.rootfs import plan_packages, probe_archives
+from tasks.site import Site
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LATER = ("publish-build", "import-build", "assemble-image", "boot-test", "release-candidate", "mark-good")
+_ALWAYS: tuple[Task[Any, Any], ...] = (probe_archives,)
+
+
+class Stage(Value):
+    """One step: why it would run, or no reasons when its result is remembered."""
+
+    name: str
+    subject: str
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        name = f"{self.name} ({self.subject})" if self.subject else self.name
+        return f"{name} runs: {', '.join(self.reasons)}" if self.reasons else f"{name}: remembered"
+
+
+class WouldRun(Exception):  # noqa: N818
+    """Ends the look at a chain of steps: what follows depends on a result that is not there."""
+
+
+def explain(channel: str, project_file: str, site: Site, devices: tuple[str, ...] = ()) -> tuple[Stage, ...]:
+    """The steps of a build of `channel`, in order. Raises what loading the project and planning raise."""
+    return Foreseen(channel, project_file, site, devices).stages()
+
+
+class Foreseen(Build):
+    """A build that looks its steps up instead of taking them."""
+
+    def __init__(self, channel: str, project_file: str, site: Site, devices: tuple[str, ...]) -> None:
+        super().__init__(channel, project_file, site, devices, refresh=False)
+        self.steps = self.lookup = Lookup(site)
+
+    def stages(self) -> tuple[Stage, ...]:
+        parts: list[Callable[[], Any]] = [
+            *(partial(self.rootfs, architecture) for architecture in architectures(self.project, self.devices)),
+            *(partial(self.device_part, device) for device in self.devices),
+        ]
+        known = [_known(part) for part in parts]
+        if all(known):
+            _known(self.follow)
+        seen = {stage.name for stage in self.lookup.found}
+        waiting = ("what it is made of is built first",)
+        later = [Stage(name=name, subject="", reasons=waiting) for name in _LATER if name not in seen]
+        return (*dict.fromkeys(self.lookup.found), *later)
+
+    def follow(self) -> None:
+        published = self.steps.take("", publication.publish_build, self.content(), site=self.site)
+        self.mark_good(published, tuple(self.device(name, published) for name in self.devices))
+
+    def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
+        """The next build's business."""
+
+
+class Lookup:
+    """Takes only what tells of the archives; everything else is looked up among the remembered results."""
+
+    taken: tuple[Step, ...] = ()
+
+    def __init__(self, site: Site) -> None:
+        self.found: list[Stage] = []
+        self._store = site.store()
+
+    def take(self, title: str, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if task in _ALWAYS:
+            return task.fn(*args, **kwargs)
+        policy = task.cache_policy
+        assert isinstance(policy, ArtifactPolicy)  # noqa: S101
+        inputs = policy.inputs(task.name, inspect.signature(task.fn).bind(*args, **kwargs).arguments)
+        results = cast("ResultStore", ResultStore().update_for_task(task, _sync=True))  # type: ignore[call-arg]
+        reasons, result = self._look(task, inputs, results)
+        self.found.append(Stage(name=task.name, subject=inputs.subject, reasons=reasons))
+        if reasons and task.name == plan_packages.name:
+            return task.fn(*args, **kwargs)
+        if reasons:
+            raise WouldRun
+        return cast("R", result)
+
+    def _look(self, task: Task[Any, Any], inputs: Inputs, results: ResultStore) -> tuple[tuple[str, ...], Any]:
+        if task.refresh_cache:
+            return ("an older build comes back as a new version",), None
+        if not results.exists(inputs.key):
+            return why(inputs, store=self._store), None
+        result = results.read(inputs.key).result
+        gone = missing_artifact(result, self._store)
+        return (why(inputs, gone, store=self._store) if gone else ()), result
+
+
+def _known(part: Callable[[], Any]) -> bool:
+    try:
+        part()
+    except WouldRun:
+        return False
+    return True
