@@ -13,6 +13,7 @@ from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import UsageError
 
 if TYPE_CHECKING:
+    from coreimage.model import BootReport
     from flows.result import BuildResult
 
 
@@ -134,7 +135,7 @@ def build_document(result: BuildResult) -> dict[str, Any]:
             "version": device.release.version,
             "image": device.image.image.uri,
             "image_sha256": device.image.raw_sha256,
-            "boots": [boot.model_dump(include={"firmware", "passed", "duration_s"}) for boot in device.boots],
+            "boots": [_boot_document(boot) for boot in device.boots],
         }
         for device in result.devices
     ]
@@ -145,6 +146,11 @@ def build_document(result: BuildResult) -> dict[str, Any]:
         "devices": devices,
         "steps": [step.model_dump() for step in result.steps],
     }
+
+
+def _boot_document(report: BootReport) -> dict[str, Any]:
+    verdict = report.model_dump(include={"firmware", "passed", "duration_s"})
+    return {**verdict, "serial_log": report.serial_log.uri}
 
 
 def _image(settings: Settings, result: BuildResult, path: Path) -> Facts:
