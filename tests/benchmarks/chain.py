@@ -78,14 +78,13 @@ def _seconds(timestamp: str) -> float:
 
 
 _EMPTY_FLOW = """
-import sys
 from pathlib import Path
 from coreimage.cli.prefect_server import prefect_api
-with prefect_api(Path("var/prefect")):
+with prefect_api(Path("var/prefect")) as url:
     from prefect import flow
-    from flows.reporting import finish_reporting
-    flow(lambda: None, name="empty")()
-    finish_reporting()
+    from flows.reporting import report_to
+    with report_to(url):
+        flow(lambda: None, name="empty")()
 """
 
 
