@@ -15,7 +15,7 @@ image: install
 
 ## make test                                everything that must pass
 test: install-test lint
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 ## make check                               lint, types, layering, unit tests
 check: install-test lint
@@ -23,7 +23,7 @@ check: install-test lint
 
 ## make test-all                            the same as `make test`, and the long campaigns
 test-all: install-test lint
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 ## make benchmark                           measure, and refresh docs/performance.md
 benchmark: install-test

@@ -40,7 +40,7 @@ _REASONS = {
     "closed": "the machine stopped or rebooted before the login prompt",
     "deadline": "the login prompt did not come in time",
 }
-DEFAULT_TIMEOUT_S = 300.0
+DEFAULT_TIMEOUT_S = 900.0
 
 
 class BootOutcome(Value):

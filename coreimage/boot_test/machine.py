@@ -28,7 +28,7 @@ TCG = "tcg"
 KVM = "kvm"
 MEMORY_MIB = 768
 """2015's `kvm -m 768 x86.img`."""
-_START_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 120.0
 _PROBE_TIMEOUT_S = 5.0
 _OVMF = Path("/usr/share/OVMF")
 _OVMF_PAIRS = (("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd"))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from coreimage.boot_test import make_overlay
+from coreimage.process import run
 from tests.chain.conftest import CHANNEL, Chain
-from tests.harness.ordinary_user import ROOT_DIR
+from tests.chain.system import check_file_systems, check_root, identity_of, started
 from tests.harness.strict_client import check_tree
-from tests.harness.workshop import Workshop, project
 
-pytestmark = [pytest.mark.xdist_group("chain"), pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_the_run_ends_with_the_summary_of_2015(chain: Chain) -> None:
@@ -78,6 +78,26 @@ def _occurrences(needle: str, source: str) -> int:
     return int(counted.stdout)
 
 
+def test_the_system_is_sound_and_keeps_what_it_should(chain: Chain, accelerator: str, tmp_path: Path) -> None:
+    disk = make_overlay(chain.image, tmp_path / "disk.qcow2", run=run)
+    with started(disk, tmp_path, accelerator, chain.password) as (_, shell):
+        shell.ask("systemctl is-system-running --wait")
+        assert shell.ask("systemctl --failed --no-legend --plain") == ""
+        assert shell.ask("hostname") == shell.ask("cat /etc/hostname")
+        check_file_systems(shell)
+        check_root(shell)
+        machine_id, host_key = identity_of(shell)
+        shell.ask("echo mine > ~/kept")
+        shell.as_root("echo mine > /etc/kept; rm /etc/motd; echo mine > /tmp/gone; sync")
+        shell.as_root("systemctl reboot")
+        shell.log_in()
+        shell.ask("systemctl is-system-running --wait")
+        assert shell.ask("cat ~/kept /etc/kept") == "mine\nmine"
+        assert shell.ask("ls /etc/motd /tmp/gone 2>/dev/null", status=2) == ""
+        assert identity_of(shell) == (machine_id, host_key)
+        assert shell.ask("systemctl --failed --no-legend --plain") == ""
+
+
 def test_an_unchanged_run_builds_nothing(chain: Chain) -> None:
     store = chain.workshop.store
     before = {info.key: info.etag for info in store.list("")}
@@ -99,31 +119,3 @@ def test_a_lost_artifact_is_built_again_not_believed(chain: Chain) -> None:
     assert anew == {"boot-test"}
     assert result["build_id"] == first["build_id"]
     assert result["devices"][0]["version"] == 1
-
-
-def test_the_chain_works_as_the_user_who_runs_the_tests(small: Workshop) -> None:
-    """`chain` is an ordinary user's run; where the tests run as root, `small` is root's own."""
-    assert "small/13/edge" in small.coreimage("channel", "list").stdout
-    small.coreimage("verify")
-
-
-def test_a_failed_boot_leaves_the_channel_as_it_was(small: Workshop) -> None:
-    before = small.store.head("system-image/channels.json.gpg")
-
-    run = small.coreimage("--project", str(_project_that_cannot_boot(small)), "build", "small/13/edge", accept=(1,))
-
-    assert small.store.head("system-image/channels.json.gpg") == before
-    assert "nowhere" in run.stderr, "the serial console's last lines are shown"
-    assert "Traceback" not in run.stderr
-    small.coreimage("verify")
-
-
-def _project_that_cannot_boot(workshop: Workshop) -> Path:
-    """The small project, with a gadget whose kernel looks for a root that does not exist."""
-    shutil.copytree(ROOT_DIR / "deployments/gadgets/generic_amd64", workshop.folder / "gadget", dirs_exist_ok=True)
-    grub = workshop.folder / "gadget/grub.cfg"
-    grub.write_text(grub.read_text().replace("root=LABEL=system-", "root=LABEL=nowhere-"))
-    config = workshop.folder / "small.yaml"
-    text = Path(project("small.yaml")).read_text()
-    config.write_text(text.replace("../../deployments/gadgets/generic_amd64", "gadget"))
-    return config

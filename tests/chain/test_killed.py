@@ -26,7 +26,7 @@ STAGES = [
 ]
 """Each stage, and the process in whose midst it is killed; None: as soon as the stage has begun."""
 
-pytestmark = [pytest.mark.xdist_group("chain"), pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_killed_in_every_stage_the_chain_goes_on_from_there(tmp_path: Path) -> None:
