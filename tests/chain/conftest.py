@@ -25,7 +25,7 @@ class Chain:
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     workshop = Workshop(tmp_path_factory.mktemp("chain"))
     run = workshop.coreimage("build", CHANNEL, "--output", "x86.img")
-    password = run.stdout.partition("with password ")[2].partition("\n")[0].strip()
+    password = run.stdout.partition("password ")[2].partition(" ")[0]
     return Chain(workshop, workshop.folder / "x86.img", f"{run.stdout}\n{run.stderr}", password)
 
 

@@ -25,7 +25,7 @@ def test_the_run_ends_with_the_summary_of_2015(chain: Chain) -> None:
     )
     assert "Launch by running: qemu-system-x86_64 -m 768" in chain.output
     assert len(chain.password) >= 12
-    assert "back" in chain.output, "new signing keys are said to need a backup"
+    assert "Back it up" in chain.output, "new signing keys are said to need a backup"
     assert "\x1b" not in chain.output, "no terminal, no colours"
 
 

@@ -21,6 +21,7 @@ from prefect.context import FlowRunContext
 from coreimage.process import run
 from flows.reporting import finish_reporting
 from tasks.site import live_lines
+from tests.harness.ordinary_user import ROOT_DIR
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -56,24 +57,28 @@ def test_a_cron_schedule_really_creates_runs() -> None:
 
 
 KEY = """
+from pathlib import Path
 from coreimage.model import ArtifactRef, ArchiveRelease
 from tasks.caching import ArtifactPolicy
 from tasks.site import Site
 ref = ArtifactRef(uri="x", sha256="a" * 64, size_bytes=1, media_type="application/gzip")
 site = Site(store_url="s", keys_folder="k")
 inputs = {"spec": {"b": {"x", "y", "z"}, "a": (1, 2.5, None)}, "lock": ref, "site": site}
-print(ArtifactPolicy(code=("coreimage.rootfs",)).key("build-rootfs", inputs))
+source = Path("%s") / "tasks/rootfs.py"
+print(ArtifactPolicy(source=source).inputs("build-rootfs", inputs).key)
 """
 
 
 def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
     def key(seed: str, folder: Path) -> str:
         env = _environment() | {"PYTHONHASHSEED": seed, "TMPDIR": str(folder)}
-        return run([sys.executable, "-c", KEY], env=env, cwd=folder).output
+        return run([sys.executable, "-c", KEY % ROOT_DIR], env=env, cwd=folder).output
 
     other = tmp_path / "elsewhere"
     other.mkdir()
-    assert key("1", tmp_path) == key("4711", other)
+    found = key("1", tmp_path)
+    assert found.startswith("build-rootfs-")
+    assert key("4711", other) == found
 
 
 @task
