@@ -5,30 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coreimage.errors import InfrastructureError, NotFoundError, VerificationError
+from coreimage.http import Downloader
 from coreimage.process import run
 
-
-def simple_fetch(
-    url: str, path: Path, *, sha256: str | None = None, size_bytes: int | None = None, limit_bytes: int | None = None
-) -> Path:
-    """The `Fetch` protocol without resuming: enough for archives on this machine and for one mirror."""
-    try:
-        with urllib.request.urlopen(url, timeout=60) as source, path.open("wb") as target:  # noqa: S310
-            shutil.copyfileobj(source, target)
-    except urllib.error.HTTPError as error:
-        raise (NotFoundError if error.code == 404 else InfrastructureError)(f"{url}: {error}") from error
-    except urllib.error.URLError as error:
-        raise InfrastructureError(f"{url}: {error.reason}") from error
-    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise VerificationError(f"{url} is not what was announced")
-    return path
+fetch = Downloader(attempts=1)
+"""Once is enough: the archives are on this machine, or one mirror away."""
 
 
 @dataclass

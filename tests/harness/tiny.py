@@ -13,7 +13,7 @@ from coreimage.model import RootfsBuild
 from coreimage.process import run
 from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import open_store
-from tests.harness.archive import LocalArchive, TestKey, simple_fetch
+from tests.harness.archive import LocalArchive, TestKey, fetch
 
 ROOT_DIR = Path(__file__).parents[2]
 SUITE = "tiny"
@@ -80,6 +80,6 @@ def tiny_project(folder: Path, archive: LocalArchive, *changes: tuple[str, str])
 def build_tiny(project: Path, store_url: str) -> RootfsBuild:
     store = open_store(store_url)
     spec = rootfs_spec(load_project(project), "tiny/1/edge", "amd64", store=store)
-    releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
-    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run)
-    return build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)
+    releases = probe_archives(spec.archives, store=store, fetch=fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=fetch, run=run)
+    return build_rootfs(spec, lock, store=store, fetch=fetch, run=run)

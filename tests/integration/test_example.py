@@ -16,7 +16,7 @@ from coreimage.disk_image import load_gadget
 from coreimage.process import run
 from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import open_store, read_blob
-from tests.harness.archive import LocalArchive, TestKey, simple_fetch
+from tests.harness.archive import LocalArchive, TestKey, fetch
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/my-device"
 
@@ -42,9 +42,9 @@ def test_the_example_is_built_as_its_readers_expect(folder: Path, extra: LocalAr
     project = load_project(copied(folder / "my-device", extra))
     store = open_store((folder / "store").as_uri())
     spec = rootfs_spec(project, "my-device/13/edge", "amd64", store=store)
-    releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
-    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run)
-    built = build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)
+    releases = probe_archives(spec.archives, store=store, fetch=fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=fetch, run=run)
+    built = build_rootfs(spec, lock, store=store, fetch=fetch, run=run)
     with tarfile.open(fileobj=io.BytesIO(read_blob(store, built.rootfs))) as tar:
         members = tar.getnames()
         settings = text(tar, "etc/my-service/settings.conf")

@@ -18,7 +18,7 @@ from coreimage.model import RootfsBuild
 from coreimage.process import run
 from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import Store, open_store, read_blob
-from tests.harness.archive import LocalArchive, TestKey, simple_fetch
+from tests.harness.archive import LocalArchive, TestKey, fetch
 
 PROJECT = """
 project: example
@@ -68,9 +68,9 @@ def store(folder: Path) -> Store:
 def build(folder: Path, store: Store, hook: str) -> RootfsBuild:
     (folder / "project.yaml").write_text(PROJECT.format(uri=(folder / "extra").as_uri(), hook=hook))
     spec = rootfs_spec(load_project(folder / "project.yaml"), "example/13/edge", "amd64", store=store)
-    releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
-    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run)
-    return build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)
+    releases = probe_archives(spec.archives, store=store, fetch=fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=fetch, run=run)
+    return build_rootfs(spec, lock, store=store, fetch=fetch, run=run)
 
 
 def test_a_rootfs_is_built_twice_to_the_same_bytes(folder: Path, store: Store) -> None:

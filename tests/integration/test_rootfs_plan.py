@@ -15,8 +15,8 @@ from coreimage.model import ArtifactRef, PackageLock
 from coreimage.process import run
 from coreimage.rootfs import ArchiveSpec, RootfsSpec, plan_packages, probe_archives, read_lock
 from coreimage.rootfs.spec import binary_keyring
-from coreimage.storage import Store, open_store, put_blob_bytes
-from tests.harness.archive import LocalArchive, TestKey, simple_fetch
+from coreimage.storage import Store, put_blob_bytes
+from tests.harness.archive import LocalArchive, TestKey, fetch
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,6 @@ def keys() -> Iterator[tuple[TestKey, TestKey]]:
     for key in made:
         key.close()
     shutil.rmtree(folder)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store((tmp_path / "store").as_uri())
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ def spec_of(
 def plan(
     store: Store, archives: tuple[ArchiveSpec, ...], *packages: str, previous: PackageLock | None = None
 ) -> ArtifactRef:
-    releases = probe_archives(archives, store=store, fetch=simple_fetch, run=run)
+    releases = probe_archives(archives, store=store, fetch=fetch, run=run)
     spec = RootfsSpec(
         architecture="amd64",
         hostname="test",
@@ -65,7 +60,7 @@ def plan(
         packages=packages,
         system_files=put_blob_bytes(store, b"", "application/x-tar"),
     )
-    return plan_packages(spec, releases, previous, tools={"tar": "1"}, store=store, fetch=simple_fetch, run=run)
+    return plan_packages(spec, releases, previous, tools={"tar": "1"}, store=store, fetch=fetch, run=run)
 
 
 def versions(store: Store, ref: ArtifactRef) -> dict[str, str]:

@@ -17,8 +17,8 @@ from coreimage.errors import BuildError, NotFoundError
 from coreimage.model import PackageLock
 from coreimage.process import run
 from coreimage.rootfs import Offline, build_rootfs, device_spec, plan_packages, probe_archives, read_lock, rootfs_spec
-from coreimage.storage import Store, blob_key, open_store, read_blob
-from tests.harness.archive import LocalArchive, TestKey, simple_fetch
+from coreimage.storage import Store, blob_key, read_blob
+from tests.harness.archive import LocalArchive, TestKey, fetch
 from tests.harness.tiny import tiny_archive
 
 SHIPPED = Path(__file__).parents[2] / "deployments/ubuntu-core.yaml"
@@ -34,11 +34,6 @@ def keys() -> Iterator[tuple[TestKey, TestKey]]:
     for key in made:
         key.close()
     shutil.rmtree(folder)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store((tmp_path / "store").as_uri())
 
 
 @pytest.fixture
@@ -86,8 +81,8 @@ def plan(found: Project, store: Store, *, device: bool = False) -> PackageLock:
         if device
         else rootfs_spec(found, CHANNEL, "amd64", store=store)
     )
-    releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
-    return read_lock(store, plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run))
+    releases = probe_archives(spec.archives, store=store, fetch=fetch, run=run)
+    return read_lock(store, plan_packages(spec, releases, None, tools={}, store=store, fetch=fetch, run=run))
 
 
 def origins(lock: PackageLock) -> dict[str, tuple[str, str]]:
@@ -135,9 +130,9 @@ def test_a_ppa_replaces_what_it_may_and_brings_its_own(
 def test_a_rootfs_is_built_of_it(tmp_path: Path, ubuntu: LocalArchive, ppa: LocalArchive, store: Store) -> None:
     found = project(tmp_path, ubuntu, **extra_of(ppa, may_replace=["sudo"]))
     spec = rootfs_spec(found, CHANNEL, "amd64", store=store)
-    releases = probe_archives(spec.archives, store=store, fetch=simple_fetch, run=run)
-    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=simple_fetch, run=run)
-    built = build_rootfs(spec, lock, store=store, fetch=simple_fetch, run=run)
+    releases = probe_archives(spec.archives, store=store, fetch=fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=fetch, run=run)
+    built = build_rootfs(spec, lock, store=store, fetch=fetch, run=run)
     manifest = read_blob(store, built.manifest).decode()
     assert "sudo\t9~ppa1\n" in manifest
     assert "zstd\t1\n" in manifest

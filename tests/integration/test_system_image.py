@@ -23,7 +23,7 @@ from coreimage.http import Downloader
 from coreimage.image_server import client_errors, open_server
 from coreimage.model import TAR_GZ, TEXT, ArtifactRef, Candidate, PublishedBuild
 from coreimage.process import run
-from coreimage.signing import GnupgSigner, Role, Signer, create_keys, make_keyring
+from coreimage.signing import GnupgSigner, Role, Signer, make_keyring
 from coreimage.storage import put_blob_bytes
 from coreimage.storage.directory import DirectoryStore
 from coreimage.storage.store import Store
@@ -42,23 +42,6 @@ from tests.harness.trees import (
     released,
     rootfs_tarball,
 )
-
-
-@pytest.fixture(scope="session")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> GnupgSigner:
-    folder = tmp_path_factory.mktemp("keys")
-    create_keys(folder, bits=dict.fromkeys(Role, 2048))
-    return GnupgSigner(folder)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> DirectoryStore:
-    return DirectoryStore(tmp_path / "store")
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return tmp_path / "store" / "system-image"
 
 
 def session(tree: Path, signer: Signer, **options: Any) -> Session:

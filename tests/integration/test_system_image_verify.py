@@ -14,7 +14,7 @@ import pytest
 from coreimage.http import Downloader
 from coreimage.image_server import client_errors, open_server
 from coreimage.model import TEXT
-from coreimage.signing import GnupgSigner, Role, Signer, create_keys, make_keyring
+from coreimage.signing import GnupgSigner, Role, Signer, make_keyring
 from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
@@ -30,23 +30,6 @@ from coreimage.system_image import (
 from tests.harness.kill import for_each_kill_point
 from tests.harness.server import serve
 from tests.harness.trees import CHANNEL, DEVICE, NOW, imported, now, original_tree, released
-
-
-@pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> GnupgSigner:
-    folder = tmp_path_factory.mktemp("keys")
-    create_keys(folder, bits=dict.fromkeys(Role, 2048))
-    return GnupgSigner(folder)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> DirectoryStore:
-    return DirectoryStore(tmp_path / "store")
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return tmp_path / "store" / "system-image"
 
 
 def top(signer: Signer) -> bytes:
