@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from coreimage import boot_test as room
 from coreimage import disk_image
 from coreimage.model import BootReport, DiskImage, Firmware
 from coreimage.process import run, spawn
+from coreimage.workspace import workspace
 from tasks.caching import artifact_task
 from tasks.site import Site
 
@@ -17,8 +15,7 @@ from tasks.site import Site
 def boot_test(image: DiskImage, firmwares: tuple[Firmware, ...], *, site: Site) -> tuple[BootReport, ...]:
     """Raises BootError for an image that does not boot under one of them, so that only a pass is remembered."""
     store = site.store()
-    with tempfile.TemporaryDirectory(prefix="boot-") as name:
-        work = Path(name)
+    with workspace("boot") as work:
         raw = disk_image.fetch_image(image, work / "disk.img", store=store)
         reports = room.boot_tests(raw, image.raw_sha256, firmwares, store=store, run=run, spawn=spawn, work_folder=work)
     return tuple(room.require_boot(report) for report in reports)

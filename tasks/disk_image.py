@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 
 from coreimage import disk_image, progress
 from coreimage.client import Session
@@ -14,6 +12,7 @@ from coreimage.logs import story
 from coreimage.model import Architecture, ArtifactRef, Candidate, DiskImage
 from coreimage.process import run
 from coreimage.storage import Store
+from coreimage.workspace import workspace
 from tasks.caching import artifact_task
 from tasks.site import Site
 
@@ -27,8 +26,7 @@ def assemble_image(candidate: Candidate, gadget: ArtifactRef, architecture: Arch
 
 def assemble_candidate(candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, site: Site) -> DiskImage:
     store = site.store()
-    with tempfile.TemporaryDirectory(prefix="assemble-") as name:
-        work = Path(name)
+    with workspace("assemble") as work:
         folder = disk_image.unpack_gadget(gadget, work / "gadget", store=store)
         made = flash(
             candidate_session(candidate, store),

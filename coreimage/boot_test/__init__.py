@@ -1,7 +1,8 @@
 """Boots an image and judges it by its serial console."""
 
+from coreimage.boot_test.accelerator import probe_accelerator
 from coreimage.boot_test.judge import BootOutcome, boot, boot_test, boot_tests, require_boot
-from coreimage.boot_test.machine import Machine, make_overlay, probe_accelerator, start_machine
+from coreimage.boot_test.machine import Machine, make_overlay, start_machine
 
 __all__ = [
     "BootOutcome",

@@ -12,8 +12,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from coreimage.boot_test.accelerator import probe_accelerator
 from coreimage.boot_test.console import Seen
-from coreimage.boot_test.machine import Spawn, make_overlay, probe_accelerator, start_machine
+from coreimage.boot_test.machine import Spawn, make_overlay, start_machine
 from coreimage.errors import BootError
 from coreimage.model import LOG, BootReport, Firmware, Value
 from coreimage.process import Child, Run

@@ -5,69 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from coreimage.boot_test.accelerator import TCG, cpu_argv
 from coreimage.boot_test.console import Console
-from coreimage.errors import BootError, HostError, InfrastructureError, ProcessError
+from coreimage.errors import BootError, HostError
 from coreimage.model import Firmware
 from coreimage.process import Child, Run, Sandbox
-
-log = structlog.get_logger("coreimage.boot_test")
+from coreimage.workspace import workspace
 
 Spawn = Callable[..., AbstractContextManager[Child]]
 """`coreimage.process.spawn`, or what takes its place in a test."""
 
-TCG = "tcg"
-KVM = "kvm"
 MEMORY_MIB = 768
 """2015's `kvm -m 768 x86.img`."""
 _START_TIMEOUT_S = 120.0
-_PROBE_TIMEOUT_S = 5.0
 _OVMF = Path("/usr/share/OVMF")
 _OVMF_PAIRS = (("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd"))
-_SECTOR_BYTES, _PROBE_DISK_BYTES = 512, 1 << 20
-_PROBE_CODE = bytes.fromhex("b010 e6f4 f4")
-"""mov al, 0x10; out 0xf4, al; hlt. The device isa-debug-exit then ends QEMU with status (0x10 << 1) | 1."""
-_PROBE_STATUS = 0x21
-_accelerators: dict[Run, str] = {}
-"""What the probe found, by what ran it."""
-
-
-def probe_accelerator(*, run: Run, work_folder: Path) -> str:
-    """`kvm` when a guest really gets through the firmware to its boot sector, else `tcg`.
-
-    /dev/kvm may open, and even run a few instructions, although real guests hang or QEMU ends at the CPU's features.
-    The host is asked once in a process.
-    """
-    if run not in _accelerators:
-        _accelerators[run] = _probe(run, work_folder)
-    return _accelerators[run]
-
-
-def _probe(run: Run, work_folder: Path) -> str:
-    with tempfile.TemporaryDirectory(prefix="probe-", dir=work_folder) as folder:
-        disk = Path(folder) / "probe.img"
-        disk.write_bytes(probe_boot_sector())
-        argv = ["qemu-system-x86_64", *_cpu_argv(KVM), "-nodefaults", "-no-user-config", "-display", "none"]
-        argv += ["-drive", f"if=virtio,format=raw,file={disk}", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
-        try:
-            run(argv, sandbox=Sandbox.FAMILY, timeout_s=_PROBE_TIMEOUT_S, accept=(_PROBE_STATUS,))
-        except (ProcessError, InfrastructureError) as error:
-            log.debug("kvm runs no guest, falling back to TCG", why=str(error).splitlines()[0])
-            return TCG
-    return KVM
-
-
-def probe_boot_sector() -> bytes:
-    """A disk whose only act is to end QEMU with a status that nothing else gives."""
-    return (_PROBE_CODE.ljust(_SECTOR_BYTES - 2, b"\xf4") + b"\x55\xaa").ljust(_PROBE_DISK_BYTES, b"\0")
 
 
 def make_overlay(image: Path, overlay: Path, *, run: Run) -> Path:
@@ -134,7 +92,7 @@ def start_machine(
     without it the guest has no network. Raises HostError when QEMU or its firmware is missing or does not start.
     """
     with ExitStack() as stack:
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coreimage-vm-")))
+        sockets = stack.enter_context(workspace("vm"))
         serial = _listen(sockets / "serial", stack)
         monitor = _listen(sockets / "qmp", stack)
         argv = qemu_argv(disk, disk_format, accelerator, sockets, memory_mib)
@@ -149,7 +107,7 @@ def start_machine(
 def qemu_argv(disk: Path, disk_format: str, accelerator: str, sockets: Path, memory_mib: int) -> list[str]:
     return [
         "qemu-system-x86_64",
-        *_cpu_argv(accelerator),
+        *cpu_argv(accelerator),
         *("-m", str(memory_mib)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"),
         *("-device", "virtio-rng-pci"),
@@ -157,13 +115,6 @@ def qemu_argv(disk: Path, disk_format: str, accelerator: str, sockets: Path, mem
         *("-chardev", f"socket,id=serial,path={sockets / 'serial'}", "-serial", "chardev:serial"),
         *("-chardev", f"socket,id=qmp,path={sockets / 'qmp'}", "-mon", "chardev=qmp,mode=control"),
     ]
-
-
-def _cpu_argv(accelerator: str) -> list[str]:
-    """One processor when it is emulated: with a second one, a boot takes twice the host's time."""
-    emulated = ["-accel", "tcg", "-smp", "1"]
-    accel = emulated if accelerator == TCG else ["-accel", accelerator, "-cpu", "host", "-smp", "2"]
-    return [*accel, "-machine", "q35"]
 
 
 def firmware_argv(firmware: Firmware, run_folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,9 +43,10 @@ def boot(settings: Settings, image: Path, firmware: Firmware, check: bool) -> No
 def _check(settings: Settings, image: Path, firmware: Firmware) -> None:
     from coreimage.boot_test import boot as boot_image  # noqa: PLC0415
     from coreimage.process import run, spawn  # noqa: PLC0415
+    from coreimage.workspace import workspace  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory(prefix="boot-") as work:
-        outcome = boot_image(image, firmware, run=run, spawn=spawn, work_folder=Path(work))
+    with workspace("boot") as work:
+        outcome = boot_image(image, firmware, run=run, spawn=spawn, work_folder=work)
     verdict = f"{image} boots" if outcome.passed else f"{image} does not boot"
     text = f"{verdict} under {firmware}: {outcome.reason} ({outcome.duration_s:.0f} s, {outcome.accelerator})"
     if not outcome.passed:

@@ -68,11 +68,11 @@ def leave_image(
     from coreimage.boot_test import probe_accelerator  # noqa: PLC0415
     from coreimage.disk_image import personalise  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
+    from coreimage.workspace import workspace  # noqa: PLC0415
 
     key_files = login_key_files(login_key)
     login = login_of(key_files)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent) as name:
-        work = Path(name)
+    with workspace("image", parent=output.absolute().parent) as work:
         facts = make(work / "disk.img", work)
         personalise(work / "disk.img", login, int(time.time()), run=run, work_folder=work)
         accelerator = probe_accelerator(run=run, work_folder=work)

@@ -30,6 +30,7 @@ from coreimage.disk_image.payload import Contents, read_contents, unpacked_tar
 from coreimage.errors import BuildError, HostError, ProcessError
 from coreimage.model import Value
 from coreimage.process import Run
+from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.disk_image")
 
@@ -65,7 +66,7 @@ def assemble(
     be written or the disk is full, VerificationError for a hostile tarball, ConfigError for a bad gadget, BuildError
     when something does not fit; `output` is untouched then.
     """
-    with _writing(output) as image, tempfile.TemporaryDirectory(prefix="assemble-", dir=work_folder) as name:
+    with _writing(output, run) as image, tempfile.TemporaryDirectory(prefix="assemble-", dir=work_folder) as name:
         work = Path(name)
         on_step = on_step or _quiet
         gadget = load_gadget(gadget_folder)
@@ -141,24 +142,17 @@ def _next_content(handle: int, position: int, size: int) -> int:
 
 
 @contextmanager
-def _writing(output: Path) -> Iterator[Path]:
+def _writing(output: Path, run: Run) -> Iterator[Path]:
     """A file beside `output`, which takes its place when the block succeeds and is gone otherwise."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
-    except OSError as error:
-        raise HostError(
-            f"cannot be written: {error.strerror}", where=str(output), resolution="name another output file"
-        ) from error
-    os.fchmod(handle, 0o644)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.replace(output)
+        with workspace("image", parent=output.absolute().parent, run=run) as folder:
+            temporary = folder / output.name
+            temporary.touch()
+            temporary.chmod(0o644)
+            yield temporary
+            temporary.replace(output)
     except (OSError, ProcessError) as error:
         raise _explained(error, output) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _explained(error: OSError | ProcessError, output: Path) -> Exception:
@@ -171,7 +165,9 @@ def _explained(error: OSError | ProcessError, output: Path) -> Exception:
         return BuildError(
             "the content does not fit on its filesystem", where=str(output), resolution=f"enlarge it\n{error}"
         )
-    return HostError(f"cannot be written: {error}", where=str(output)) if isinstance(error, OSError) else error
+    if isinstance(error, OSError):
+        return HostError(f"cannot be written: {error}", where=str(output), resolution="name another output file")
+    return error
 
 
 def _write_table(image: Path, layout: Layout, identity: ImageIdentity) -> None:

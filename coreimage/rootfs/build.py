@@ -18,9 +18,9 @@ from coreimage.process import Run
 from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import RootfsSpec
-from coreimage.rootfs.workspace import workspace
 from coreimage.storage import Store, put_blob_bytes, put_blob_file
 from coreimage.tarball import TarWriter, directory, gzip_writer, normalise
+from coreimage.workspace import workspace
 
 STATUS = "var/lib/dpkg/status"
 
@@ -66,7 +66,7 @@ def build_rootfs(
     if spec.overlay:
         files["overlay.tar"] = spec.overlay
     files.update({f"hooks/{number}": hook.script for number, hook in enumerate(spec.hooks)})
-    with workspace(run) as folder:
+    with workspace("rootfs", run=run) as folder:
         chroot = make_chroot(locked, folder, customize(spec), files, store=store, fetch=fetch, run=run, on_line=on_line)
         manifest, filelist = pack(chroot.tar, folder / "rootfs.tar.gz", locked.epoch)
         return RootfsBuild(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from coreimage.http import Fetch
 from coreimage.model import ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run, Sandbox
 from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
+from coreimage.workspace import workspace
 
 T = TypeVar("T")
 DEB = "application/vnd.debian.binary-package"
@@ -86,15 +86,17 @@ class Chroot:
 def fetch_packages(packages: Sequence[LockedPackage], *, store: Store, fetch: Fetch) -> None:
     """Puts every .deb into the store, several at a time; those already there are not fetched again."""
 
-    def one(package: LockedPackage) -> None:
-        if store.head(blob_key(package.sha256)) is None:
-            uri = package.archive.rpartition(" ")[0]
-            with tempfile.TemporaryDirectory(prefix="coreimage-deb-") as folder:
-                path = Path(folder) / "deb"
-                fetch(f"{uri}/{package.filename}", path, sha256=package.sha256, size_bytes=package.size_bytes)
-                put_blob_file(store, path, DEB)
+    missing = [package for package in packages if store.head(blob_key(package.sha256)) is None]
+    with workspace("packages") as folder:
 
-    _in_parallel(one, packages)
+        def one(package: LockedPackage) -> None:
+            uri = package.archive.rpartition(" ")[0]
+            path = folder / package.sha256
+            fetch(f"{uri}/{package.filename}", path, sha256=package.sha256, size_bytes=package.size_bytes)
+            put_blob_file(store, path, DEB)
+            path.unlink()
+
+        _in_parallel(one, missing)
 
 
 def make_chroot(

@@ -15,9 +15,9 @@ from coreimage.rootfs.build import STATUS, manifest_of
 from coreimage.rootfs.chroot import make_chroot
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import DeviceSpec
-from coreimage.rootfs.workspace import workspace
 from coreimage.storage import Store, put_blob_bytes, put_blob_file
 from coreimage.tarball import TarWriter, directory, gzip_writer, regular
+from coreimage.workspace import workspace
 
 HARDWARE = b"""kernel: assets/vmlinuz
 initrd: assets/initrd.img
@@ -47,7 +47,7 @@ def build_device(
 ) -> DeviceBuild:
     """The same bytes for the same spec and lock. Raises BuildError unless there is exactly one kernel."""
     locked = read_lock(store, lock)
-    with workspace(run) as folder:
+    with workspace("device", run=run) as folder:
         files = {"system.tar": spec.system_files}
         chroot = make_chroot(locked, folder, _INITRD, files, store=store, fetch=fetch, run=run, on_line=on_line)
         manifest = pack(chroot.tar, folder / "device.tar.gz", locked.epoch, spec.device)

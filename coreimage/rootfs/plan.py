@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from coreimage.rootfs.probe import signed_text
 from coreimage.rootfs.replacement import check_replacements, offered
 from coreimage.rootfs.spec import ArchiveSpec, DeviceSpec, RootfsSpec
 from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
+from coreimage.workspace import workspace
 
 _PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?$")
 _PLANNED = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$", re.M)
@@ -46,8 +46,8 @@ def plan_packages(
     be installed together.
     """
     _check_names(spec.packages)
-    with tempfile.TemporaryDirectory(prefix="coreimage-plan-") as folder:
-        apt = _Apt(Path(folder), spec, releases)
+    with workspace("plan", run=run) as folder:
+        apt = _Apt(folder, spec, releases)
         apt.lay_out(store=store, fetch=fetch)
         packages = apt.resolve(run)
     lock = PackageLock(
@@ -177,10 +177,8 @@ def _index(
     if store.head(ref.uri) is None:
         place = f"{name.rpartition('/')[0]}/by-hash/SHA256/{sha256}" if by_hash else name
         url = f"{release.uri}/dists/{release.suite}/{place}"
-        with tempfile.TemporaryDirectory(prefix="coreimage-index-") as folder:
-            path = fetch(
-                url, Path(folder) / "index", sha256=sha256, size_bytes=size_bytes, limit_bytes=_INDEX_LIMIT_BYTES
-            )
+        with workspace("index") as folder:
+            path = fetch(url, folder / "index", sha256=sha256, size_bytes=size_bytes, limit_bytes=_INDEX_LIMIT_BYTES)
             put_blob_file(store, path, ref.media_type)
     return ref
 

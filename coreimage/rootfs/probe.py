@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from coreimage.model import TEXT, ArchiveRelease, ArtifactRef
 from coreimage.process import Run
 from coreimage.rootfs.spec import ArchiveSpec
 from coreimage.storage import Store, fetch_blob, put_blob_file
+from coreimage.workspace import workspace
 
 _LIMIT_BYTES = 16 << 20
 
@@ -30,9 +30,9 @@ def probe_archives(
     not signed by its key or is past its Valid-Until.
     """
     moment = now or datetime.now(UTC)
-    with tempfile.TemporaryDirectory(prefix="coreimage-probe-") as folder:
+    with workspace("probe", run=run) as folder:
         return tuple(
-            _probe(archive, suite, Path(folder), moment, store=store, fetch=fetch, run=run)
+            _probe(archive, suite, folder, moment, store=store, fetch=fetch, run=run)
             for archive in archives
             for suite in archive.suites
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -22,6 +21,7 @@ from coreimage.system_image import layout
 from coreimage.system_image.customise import customise_rootfs, unpack_gzip
 from coreimage.system_image.documents import Document, json_bytes
 from coreimage.tarball import XzFilter, compress_xz
+from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
@@ -60,11 +60,11 @@ def payload(
     if found is not None:
         log.info("pool file reused", path=found.uri)
         return found
-    with tempfile.TemporaryDirectory(prefix="import-") as folder:
-        packed = fetch_blob(store, source, Path(folder) / "source.tar.gz")
+    with workspace("import", run=run) as folder:
+        packed = fetch_blob(store, source, folder / "source.tar.gz")
         made = compress_xz(
             partial(_CUSTOMISE[kind], packed),
-            Path(folder) / "made.tar.xz",
+            folder / "made.tar.xz",
             run=run,
             preset=_PRESETS[compression],
             filters=_filter(architecture),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
-import signal
 import sys
 import tarfile
 import tempfile
@@ -16,7 +14,6 @@ import pytest
 
 from coreimage.model import RootfsBuild
 from coreimage.process import run, spawn
-from coreimage.rootfs import workspace as workspaces
 from coreimage.storage import open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey
 from tests.harness.ordinary_user import as_ordinary_user
@@ -117,23 +114,3 @@ def test_a_hostile_hook_reaches_nothing(folder: Path, archive: LocalArchive, bui
     assert str(folder) not in environment
     assert report.partition("network:\n")[2].splitlines()[0] == "lo"
     assert report.partition("network:\n")[2].splitlines()[1] == "done"
-
-
-def test_a_killed_build_s_workspace_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(workspaces, "_NEW_S", 0.0)
-    script = (
-        "from coreimage.process import run\nfrom coreimage.rootfs.workspace import workspace\nimport threading\n"
-        "with workspace(run) as folder:\n    print(folder, flush=True)\n    threading.Event().wait()\n"
-    )
-    env = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT_DIR)}
-    with spawn([sys.executable, "-c", script], env=env) as child:
-        left = Path(next(child.lines()))
-        with workspaces.workspace(run):
-            assert left.is_dir()
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait(30)
-    assert left.is_dir()
-    with workspaces.workspace(run) as ours:
-        assert list(tmp_path.iterdir()) == [ours]
-    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,6 @@ import pytest
 
 from coreimage.boot_test.console import Console, Seen
 from coreimage.boot_test.judge import OUTCOMES, judge
-from coreimage.boot_test.machine import probe_boot_sector
 from coreimage.errors import BootError
 
 
@@ -57,7 +56,3 @@ def test_silence_and_end(pair: tuple[socket.socket, Console], tmp_path: Path) ->
     assert console.await_any(OUTCOMES, 5) == Seen("closed")
     assert console.lines() == ("last words",)
     assert (tmp_path / "serial.log").read_bytes() == b"\x1b[2Jlast words\r\n"
-
-
-def test_the_probe_is_a_boot_sector() -> None:
-    assert probe_boot_sector()[510:512] == b"\x55\xaa"

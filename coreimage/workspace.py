@@ -1,4 +1,4 @@
-"""Where a chroot is made: a temporary folder that goes away again, also when its owner was killed."""
+"""Where work is done: a temporary folder that goes away again, also when its owner was killed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coreimage.process import Run, Sandbox
+from coreimage.process import run as run_process
 
-_PREFIX = "coreimage-rootfs-"
+_PREFIX = ".coreimage-work-"
 _NEW_S = 60.0
 """Younger folders are left alone: their owner may be about to lock them."""
 
 
 @contextmanager
-def workspace(run: Run) -> Iterator[Path]:
-    """A folder below TMPDIR, locked while in use; those that dead owners left there are removed first."""
-    _sweep(Path(tempfile.gettempdir()), run)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+def workspace(purpose: str, *, parent: Path | None = None, run: Run = run_process) -> Iterator[Path]:
+    """A folder below `parent` (TMPDIR), locked while in use; those that dead owners left there are removed first.
+
+    `purpose` is a word in its name, for people who look. Raises OSError when `parent` cannot be written to.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    _sweep(parent, run)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=parent))
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -53,7 +58,7 @@ def _abandoned(folder: Path) -> bool:
 
 
 def _remove(folder: Path, run: Run) -> None:
-    """Also what a killed chroot left that belongs to other ids."""
+    """Also what a killed sandbox left that belongs to other ids."""
     try:
         shutil.rmtree(folder)
     except PermissionError:

@@ -1,0 +1,91 @@
+"""Which accelerator really runs a guest here: asked once, and remembered until the host starts anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from coreimage.errors import InfrastructureError, ProcessError
+from coreimage.process import Run, Sandbox
+
+log = structlog.get_logger("coreimage.boot_test")
+
+TCG = "tcg"
+KVM = "kvm"
+_PROGRAM = "qemu-system-x86_64"
+_KVM_DEVICE, _BOOT_ID = Path("/dev/kvm"), Path("/proc/sys/kernel/random/boot_id")
+_PROBE_TIMEOUT_S = 5.0
+_SECTOR_BYTES, _PROBE_DISK_BYTES = 512, 1 << 20
+_PROBE_CODE = bytes.fromhex("b010 e6f4 f4")
+"""mov al, 0x10; out 0xf4, al; hlt. The device isa-debug-exit then ends QEMU with status (0x10 << 1) | 1."""
+_PROBE_STATUS = 0x21
+
+
+def probe_accelerator(*, run: Run, work_folder: Path) -> str:
+    """`kvm` when a guest really gets through the firmware to its boot sector, else `tcg`.
+
+    /dev/kvm may open, and even run a few instructions, although real guests hang or QEMU ends at the CPU's features.
+    The answer is kept in the user's cache folder, for as long as host, QEMU and device are the same.
+    """
+    if not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
+        return TCG
+    host, kept = _host(), _kept_file()
+    with suppress(OSError, ValueError):
+        remembered = json.loads(kept.read_text("utf-8"))
+        if isinstance(remembered, dict) and remembered.get("host") == host and remembered.get("found") in {KVM, TCG}:
+            return str(remembered["found"])
+    found = _probe(run, work_folder)
+    _keep(kept, {"host": host, "found": found})
+    return found
+
+
+def cpu_argv(accelerator: str) -> list[str]:
+    """One processor when it is emulated: with a second one, a boot takes twice the host's time."""
+    emulated = ["-accel", "tcg", "-smp", "1"]
+    accel = emulated if accelerator == TCG else ["-accel", accelerator, "-cpu", "host", "-smp", "2"]
+    return [*accel, "-machine", "q35"]
+
+
+def probe_boot_sector() -> bytes:
+    """A disk whose only act is to end QEMU with a status that nothing else gives."""
+    return (_PROBE_CODE.ljust(_SECTOR_BYTES - 2, b"\xf4") + b"\x55\xaa").ljust(_PROBE_DISK_BYTES, b"\0")
+
+
+def _probe(run: Run, work_folder: Path) -> str:
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=work_folder) as folder:
+        disk = Path(folder) / "probe.img"
+        disk.write_bytes(probe_boot_sector())
+        argv = [_PROGRAM, *cpu_argv(KVM), "-nodefaults", "-no-user-config", "-display", "none"]
+        argv += ["-drive", f"if=virtio,format=raw,file={disk}", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+        try:
+            run(argv, sandbox=Sandbox.FAMILY, timeout_s=_PROBE_TIMEOUT_S, accept=(_PROBE_STATUS,))
+        except (ProcessError, InfrastructureError) as error:
+            log.debug("kvm runs no guest, falling back to TCG", why=str(error).splitlines()[0])
+            return TCG
+    return KVM
+
+
+def _host() -> str:
+    """Changes when the host is started anew, QEMU is replaced, or /dev/kvm is not the same device any more."""
+    program = shutil.which(_PROGRAM)
+    marks = [path.stat() for path in (_KVM_DEVICE, *([Path(program)] if program else []))]
+    return " ".join([_BOOT_ID.read_text().strip(), *(f"{mark.st_ino}-{mark.st_ctime_ns}" for mark in marks)])
+
+
+def _kept_file() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coreimage/accelerator.json"
+
+
+def _keep(path: Path, answer: dict[str, str]) -> None:
+    """A host that cannot remember is asked again."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(answer), "utf-8")
+        temporary.replace(path)

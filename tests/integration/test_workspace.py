@@ -1,0 +1,47 @@
+"""Folders of killed owners, with processes that are really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from coreimage import workspace as workspaces
+from coreimage.process import run, spawn
+from coreimage.workspace import workspace
+from tests.harness.tiny import ROOT_DIR
+
+_OWNER = """
+import sys, threading
+from pathlib import Path
+from coreimage.workspace import workspace
+with workspace("test", parent=Path(sys.argv[1])) as folder:
+    print(folder, flush=True)
+    threading.Event().wait()
+"""
+
+
+def test_a_killed_owner_s_folder_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspaces, "_NEW_S", 0.0)
+    with spawn([sys.executable, "-c", _OWNER, str(tmp_path)], env={"PYTHONPATH": str(ROOT_DIR)}) as child:
+        left = Path(next(child.lines()))
+        (left / "half").write_text("an image")
+        with workspace("test", parent=tmp_path):
+            assert left.is_dir(), "its owner lives"
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(30)
+    assert left.is_dir()
+    with workspace("another", parent=tmp_path) as ours:
+        assert list(tmp_path.iterdir()) == [ours]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_made_this_moment_is_left_alone(tmp_path: Path) -> None:
+    """Between making a folder and locking it, its owner looks dead."""
+    fresh = Path(tempfile.mkdtemp(prefix=".coreimage-work-", dir=tmp_path))
+    with workspace("test", parent=tmp_path, run=run):
+        assert fresh.is_dir()
