@@ -6,10 +6,13 @@ docs/project-file.md describes every key for users.
 from __future__ import annotations
 
 import difflib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
+from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from coreimage.errors import ConfigError, NotFoundError, Problem, UsageError
@@ -21,6 +24,22 @@ def _channel_name(name: str) -> str:
     parts = name.split("/")
     if any(part in {"", ".", ".."} for part in parts) or parts[0] in {"pool", "gpg"} or "%" in name or " " in name:
         raise ValueError("a channel name is `/`-separated words; the first is not `pool` or `gpg`; no `%`, no blanks")
+    return name
+
+
+def _cron(text: str) -> str:
+    try:
+        CronSim(text, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(f"no cron expression of five fields, such as `17 3 * * *`: {error}") from None
+    return text
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("no time zone; it is named like `UTC` or `Europe/Berlin`") from None
     return name
 
 
@@ -75,6 +94,39 @@ class DeviceConfig(Value):
     """Kernel and firmware packages; they end up in the device tarball."""
 
 
+class ScheduleConfig(Value):
+    """When something runs by itself. An hour that a change of clocks takes away or gives twice runs once."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+    timezone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+
+
+class PromotionConfig(Value):
+    """What a channel takes over from another by itself, and what must hold before."""
+
+    source: ChannelName
+    schedule: ScheduleConfig
+    min_age_hours: float = Field(default=0, ge=0)
+    """So long the version must have stood in `source`."""
+    phase: int = Field(default=100, ge=0, le=100)
+    """Percentage of devices that are offered the version at once."""
+
+
+class RollOutConfig(Value):
+    """The phased percentages that a new version goes through, from the first to the last."""
+
+    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(default=(10, 50, 100), min_length=1)
+    every_hours: float = Field(default=24, gt=0)
+
+
+class RetentionConfig(Value):
+    """What is kept: the newest `keep_count`, and all that is younger than `keep_days`."""
+
+    keep_count: int = Field(default=10, ge=1)
+    keep_days: int = Field(default=14, ge=0)
+    schedule: ScheduleConfig = ScheduleConfig(cron="41 4 * * *")
+
+
 class ChannelConfig(Value):
     series: str
     devices: tuple[Word, ...] = Field(min_length=1)
@@ -83,10 +135,65 @@ class ChannelConfig(Value):
     boot_test: tuple[Firmware, ...] = ("bios", "uefi")
     """Firmwares under which a candidate must boot before it is released; empty: no gate."""
     compression: Literal["fast", "small"] = "fast"
+    schedule: ScheduleConfig | None = None
+    """When the channel is built by itself; without, only when asked."""
+    import_policy: Literal["any", "good"] = "any"
+    """Which published builds the channel may take: any, or those that are marked good."""
+    promotion: PromotionConfig | None = None
+    roll_out: RollOutConfig | None = None
+    retention: RetentionConfig | None = None
+
+
+class WebhookConfig(Value):
+    """Where a JSON document is posted to. An address that holds a secret is named by an environment variable."""
+
+    url: str = ""
+    url_env: str = ""
+
+    @model_validator(mode="after")
+    def _one(self) -> WebhookConfig:
+        if bool(self.url) == bool(self.url_env):
+            raise ValueError("name the address with one of `url` and `url_env`")
+        return self
+
+
+class MailConfig(Value):
+    server: str
+    port: int = Field(default=587, ge=1, le=65535)
+    encryption: Literal["starttls", "tls", "none"] = "starttls"
+    sender: str
+    recipients: tuple[str, ...] = Field(min_length=1)
+    user: str = ""
+    password_env: str = ""
+    """The environment variable with the password, where the deployments are made."""
+
+
+class NotificationsConfig(Value):
+    """Who hears of runs that failed, crashed, or did not start in time, and of what the daily check finds."""
+
+    webhook: WebhookConfig | None = None
+    mail: MailConfig | None = None
+    late_after_minutes: int = Field(default=15, ge=1)
+
+
+class MaintenanceConfig(Value):
+    """The daily look after keys, signatures and space."""
+
+    schedule: ScheduleConfig = ScheduleConfig(cron="23 5 * * *")
+    key_expiry_days: int = Field(default=90, ge=1)
+    """A key or signature that ends within so many days is reported."""
+    free_disk_gb: float = Field(default=10, ge=0)
+    """Less free space than this, on the machine that checks, is reported."""
+    pool_size: str = "20G"
+    """What `coreimage gc` leaves of the pool."""
 
 
 class ProjectConfig(Value):
     project: Word
+    web: str = ""
+    """Public address of the store's web roots, for links."""
+    notifications: NotificationsConfig | None = None
+    maintenance: MaintenanceConfig = MaintenanceConfig()
     series: dict[Word, SeriesConfig] = Field(min_length=1)
     devices: dict[Word, DeviceConfig] = Field(min_length=1)
     channels: dict[ChannelName, ChannelConfig] = Field(min_length=1)
@@ -98,6 +205,11 @@ class ProjectConfig(Value):
             for name, channel in self.channels.items()
             for key, wanted, table in _references(channel, list(self.series), list(self.devices))
             if wanted not in table
+        ]
+        problems += [
+            _Reference(("channels", name, "promotion", "source"), channel.promotion.source, list(self.channels))
+            for name, channel in self.channels.items()
+            if channel.promotion and channel.promotion.source not in self.channels
         ]
         if problems:
             raise _BadReferences(problems)
@@ -206,6 +318,14 @@ def _child(node: yaml.Node | None, part: str) -> tuple[int, yaml.Node] | None:
 
 _TABLES: dict[str, type[BaseModel]] = {"series": SeriesConfig, "devices": DeviceConfig, "channels": ChannelConfig}
 _PARTS: dict[str, type[BaseModel]] = {
+    "schedule": ScheduleConfig,
+    "promotion": PromotionConfig,
+    "roll_out": RollOutConfig,
+    "retention": RetentionConfig,
+    "notifications": NotificationsConfig,
+    "webhook": WebhookConfig,
+    "mail": MailConfig,
+    "maintenance": MaintenanceConfig,
     "archives": ArchiveConfig,
     "extra_archives": ExtraArchiveConfig,
     "rootfs": RootfsConfig,

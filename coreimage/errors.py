@@ -7,6 +7,7 @@ CoreimageError
 ├── NotFoundError         a channel, device, version, object or package is absent
 ├── ConflictError         somebody else changed it first (compare-and-swap lost)
 ├── HostError             this machine lacks a tool, a permission or space
+├── AttentionError        nothing broke yet, but somebody must act
 ├── InfrastructureError   network, 5xx, a mirror in flux: trying again may help
 └── BuildError            the build's own inputs do not work (package, hook, size)
     ├── ProcessError        a child process failed
@@ -78,6 +79,10 @@ class ConflictError(CoreimageError):
 
 
 class HostError(CoreimageError):
+    pass
+
+
+class AttentionError(CoreimageError):
     pass
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import structlog
 from prefect import flow
 
 from coreimage import disk_image, logs, rootfs
-from coreimage.config import ChannelConfig, Project, load_project
+from coreimage.config import ChannelConfig, Project
 from coreimage.errors import BootError, NotFoundError
 from coreimage.logs import story
 from coreimage.model import (
@@ -25,6 +24,7 @@ from coreimage.model import (
     RootfsBuild,
 )
 from coreimage.process import run
+from coreimage.project_bundle import open_project
 from coreimage.publication import BuildContent
 from coreimage.storage import require_format
 from flows.report import changed_packages, lock_changes, news, show_failed_boot, show_result, why
@@ -34,7 +34,7 @@ from flows.story import duration, packages
 from tasks import boot_test, publication, system_image
 from tasks import disk_image as images
 from tasks import rootfs as chroots
-from tasks.site import Site
+from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
 
 log = structlog.get_logger("coreimage.build")
 
@@ -42,9 +42,9 @@ log = structlog.get_logger("coreimage.build")
 @flow(name="build-channel", flow_run_name="{channel}", persist_result=True, result_serializer="json")
 def build_channel(
     channel: str,
-    project_file: str = "deployments/debian-core.yaml",
-    store_url: str = "var/store",
-    keys_folder: str = "var/keys",
+    project_file: str = "",
+    store_url: str = "",
+    keys_folder: str = "",
     devices: tuple[str, ...] = (),
     refresh: bool = False,
     offline: bool = False,
@@ -52,12 +52,19 @@ def build_channel(
     """Builds a channel from its archives and releases it once it boots.
 
     Run again with nothing changed, it looks at the archives and finds every other step remembered: no build id and no
-    version is allotted. `devices` limits the run (default: all of the channel); `refresh` does every step anew;
-    `offline` builds from the current lock and the .debs in the store, asking no archive.
-    A failed boot raises BootError and leaves the channel as it was.
+    version is allotted. A failed boot raises BootError and leaves the channel as it was.
+
+    Args:
+        channel: What is built.
+        project_file: The project; empty: COREIMAGE_PROJECT of the worker.
+        store_url: Where artifacts and channels are; empty: COREIMAGE_STORE of the worker.
+        keys_folder: The signing keys; empty: COREIMAGE_KEYS of the worker.
+        devices: Only these; none named: all of the channel.
+        refresh: Do every step anew, whatever is remembered.
+        offline: Build from the current lock and the .debs in the store, asking no archive.
     """
     logs.configure()
-    site = Site(store_url=store_url, keys_folder=keys_folder, channel=channel, offline=offline)
+    site = Site.here(store_url=store_url, keys_folder=keys_folder, channel=channel, offline=offline)
     return Build(channel, project_file, site, devices, refresh=refresh).run()
 
 
@@ -65,10 +72,10 @@ class Build:
     """One run of a channel: what it is about, and the steps it has taken."""
 
     def __init__(self, channel: str, project_file: str, site: Site, devices: tuple[str, ...], *, refresh: bool) -> None:
-        self.project = load_project(Path(project_file))
+        self.site, self.store = site, site.store()
+        self.project = open_project(named(project_file, PROJECT, DEFAULT_PROJECT), store=self.store)
         self.channel, self.config = channel, self.project.channel(channel)
         self.devices = chosen_devices(channel, self.config, devices)
-        self.site, self.store = site, site.store()
         require_format(self.store)
         self.steps: Taking = Steps(refresh=refresh)
         self.changes: dict[str, tuple[str, ...]] = {}

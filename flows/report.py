@@ -20,13 +20,13 @@ _CONTROLS = re.compile(r"\[!p|\]104|[\x00-\x08\x0b-\x1f\x7f]")
 
 def show_result(result: BuildResult, locks: dict[str, tuple[str, ...]]) -> None:
     create_markdown_artifact(
-        markdown_of(result, locks), key=_key("build", result.channel), description="What this run built"
+        markdown_of(result, locks), key=artifact_key("build", result.channel), description="What this run built"
     )
 
 
 def show_failed_boot(channel: str, device: str, error: BootError) -> None:
     text = f"# {channel} for {device} was not released\n\nThe channel is as it was.\n\n```\n{error}\n```\n"
-    create_markdown_artifact(text, key=_key("boot", channel), description="Why nothing was released")
+    create_markdown_artifact(text, key=artifact_key("boot", channel), description="Why nothing was released")
 
 
 def why(result: BuildResult) -> str:
@@ -100,6 +100,6 @@ def readable(line: str) -> str:
     return _CONTROLS.sub("", line).replace("```", "")
 
 
-def _key(*words: str) -> str:
+def artifact_key(*words: str) -> str:
     """Prefect's artifact keys know `[a-z0-9-]` only."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,16 @@ from coreimage.rootfs import Offline
 from coreimage.signing import GnupgSigner, Signer
 from coreimage.storage import Store, open_store
 
+PROJECT, STORE, KEYS = "COREIMAGE_PROJECT", "COREIMAGE_STORE", "COREIMAGE_KEYS"
+"""Environment variables of a worker: what a run works with unless its parameters say otherwise."""
+
+DEFAULT_PROJECT = "deployments/debian-core.yaml"
+
+
+def named(value: str, variable: str, default: str) -> str:
+    """The value, else the variable's, else the default."""
+    return value or os.environ.get(variable, "") or default
+
 
 class Site(Value):
     """`store_url` as `--store` takes it; `keys_folder` holds the signing keys, on the machine that runs the task."""
@@ -23,6 +34,16 @@ class Site(Value):
     """What is being built: a step that runs is compared with its last run for the same channel."""
     offline: bool = False
     """Nothing is downloaded: what is not in the store is missing."""
+
+    @classmethod
+    def here(cls, *, store_url: str = "", keys_folder: str = "", channel: str = "", offline: bool = False) -> Site:
+        """What is not said is the worker's own."""
+        return cls(
+            store_url=named(store_url, STORE, "var/store"),
+            keys_folder=named(keys_folder, KEYS, "var/keys"),
+            channel=channel,
+            offline=offline,
+        )
 
     def store(self) -> Store:
         return open_store(self.store_url)

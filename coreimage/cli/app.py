@@ -16,6 +16,7 @@ import click
 from coreimage.cli.boot import boot
 from coreimage.cli.build import build
 from coreimage.cli.channel import channel
+from coreimage.cli.deploy import deploy
 from coreimage.cli.flash import flash
 from coreimage.cli.gc import gc
 from coreimage.cli.keys import keys
@@ -49,7 +50,7 @@ def cli(
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
 
 
-for _command in (build, flash, boot, channel, gc, keys, lock, serve, verify):
+for _command in (build, flash, boot, channel, deploy, gc, keys, lock, serve, verify):
     cli.add_command(_command)
 
 

@@ -33,8 +33,8 @@ def gc(settings: Settings, max_size: str, dry_run: bool) -> None:
     """
     from coreimage import logs  # noqa: PLC0415
     from coreimage.budget import parse_size  # noqa: PLC0415
-    from coreimage.cli.pool import collect, record_folder  # noqa: PLC0415
     from coreimage.logs import decimal_size  # noqa: PLC0415
+    from coreimage.pool import collect, record_folder  # noqa: PLC0415
     from coreimage.storage import open_store  # noqa: PLC0415
 
     logs.show(settings.log_level)

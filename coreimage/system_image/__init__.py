@@ -1,5 +1,6 @@
 """Versioned, signed channels."""
 
+from coreimage.system_image.expiry import ending_keyrings
 from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
 from coreimage.system_image.importer import import_build
 from coreimage.system_image.keyrings import heal_keyrings, publish_keyrings
@@ -13,6 +14,7 @@ __all__ = [
     "Findings",
     "Server",
     "WaitingCandidate",
+    "ending_keyrings",
     "heal_keyrings",
     "heal_pair",
     "import_build",

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from coreimage.config import load_project, parse_project
 from coreimage.errors import ConfigError, NotFoundError, UsageError
+from deployments.schema import project_schema
 
 GOOD = Path(__file__).parents[2] / "deployments" / "debian-core.yaml"
 
@@ -59,3 +64,42 @@ def test_what_is_no_project(text: str) -> None:
 def test_an_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         load_project(tmp_path / "none.yaml")
+
+
+OPERATION = """
+    schedule: {cron: "17 3 * * *", timezone: Europe/Berlin}
+    retention: {keep_count: 3}
+notifications:
+  webhook: {url_env: HOOK}
+"""
+
+
+def test_what_is_said_of_operation() -> None:
+    text = re.sub(r"    (schedule|retention):.*\n", "", GOOD.read_text())
+    config = parse_project(text + OPERATION, "p.yaml")
+    schedule = config.channels["debian-core/13/edge"].schedule
+    assert schedule is not None
+    assert (schedule.cron, schedule.timezone) == ("17 3 * * *", "Europe/Berlin")
+    bad = OPERATION.replace("17 3", "77 3").replace("Berlin", "Berln").replace("keep_count", "keep_cont")
+    found = problems(text + bad.replace("{url_env: HOOK}", "{}"))
+    assert [key.rpartition(".")[2] for _, key, _ in found] == ["cron", "timezone", "keep_cont", "webhook"]
+    messages = [message for _, _, message in found]
+    assert "cron expression of five fields" in messages[0]
+    assert "Europe/Berlin" in messages[1]
+    assert "did you mean 'keep_count'" in messages[2]
+
+
+def test_a_channel_cannot_take_over_from_one_that_is_not_there() -> None:
+    text = GOOD.read_text() + "    promotion: {source: debian-core/13/edg, schedule: {cron: '0 6 * * *'}}\n"
+    ((line, key, message),) = problems(text)
+    assert key == "channels.debian-core/13/edge.promotion.source"
+    assert line == len(text.splitlines())
+    assert "did you mean 'debian-core/13/edge'" in message
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    published = (GOOD.parent / "project.schema.json").read_text()
+    assert published == project_schema(), "run `python -m deployments.schema > deployments/project.schema.json`"
+    for project in ("debian-core.yaml", "ubuntu-core.yaml"):
+        jsonschema.validate(yaml.safe_load((GOOD.parent / project).read_text()), json.loads(published))
+        assert "$schema=project.schema.json" in (GOOD.parent / project).read_text().splitlines()[0]

@@ -15,6 +15,8 @@ from coreimage.storage import Store, blob_key
 POOL = "blobs/"
 _NAMING = ("locks/", "cdimage/", "system-image/", "images/", "import-cache/")
 """Where builds, channels, images and locks stand. `inputs/` only tells what once was."""
+RESULTS = "results/"
+"""Where workers that share a store keep the results of tasks."""
 _FORGOTTEN = ".previous.json"
 """The lock before the current one: only for comparing, while it lasts."""
 _FRESH = timedelta(hours=6)
@@ -54,6 +56,8 @@ def needed_blobs(store: Store, records: Path) -> set[str]:
     for key in [info.key for info in store.list("locks/") if not info.key.endswith(_FORGOTTEN)]:
         for lock in digests(_content(store, key)):
             named |= digests(_content(store, blob_key(lock)))
+    for key in [info.key for info in store.list(RESULTS)]:
+        named |= digests(_content(store, key))
     for path in records.glob("*") if records.is_dir() else ():
         named |= digests(path.read_bytes()) if path.is_file() else set()
     return {blob_key(digest) for digest in named}

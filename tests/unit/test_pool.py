@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.cli.pool import collect, digests, needed_blobs
 from coreimage.model import JSON, LockedPackage, PackageLock
+from coreimage.pool import collect, digests, needed_blobs
 from coreimage.rootfs import lock_pointer, move_lock_pointer, store_lock
 from coreimage.storage import Store, open_store, put_blob_bytes
 

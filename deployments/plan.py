@@ -1,0 +1,127 @@
+"""What a project's file asks of Prefect: its deployments, as values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from coreimage.config import ChannelConfig, Project, RetentionConfig, ScheduleConfig
+from coreimage.errors import UsageError
+from coreimage.model import Value
+
+POOL = "coreimage"
+MARK = "coreimage"
+"""The tag of every deployment that we made, and of none that we did not."""
+Queue = Literal["build", "signing"]
+"""Workers of `signing` have the signing keys; workers of `build` run other people's maintainer scripts and have not."""
+QUEUES: tuple[Queue, ...] = ("build", "signing")
+
+_HOURLY = ScheduleConfig(cron="7 * * * *")
+
+
+class Deployment(Value):
+    """One deployment. `choices` has the values that a parameter of the form may take, by its name.
+
+    `environment` is added to that of the worker. A run that is asked for while another one goes on is cancelled.
+    """
+
+    flow: str
+    name: str
+    entrypoint: str
+    queue: Queue
+    description: str
+    tags: tuple[str, ...]
+    parameters: dict[str, Any]
+    choices: dict[str, tuple[str, ...]]
+    schedule: ScheduleConfig | None
+    environment: dict[str, str]
+    side_by_side: bool = False
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.flow}/{self.name}"
+
+
+def deployments(project: Project, environment: Mapping[str, str]) -> tuple[Deployment, ...]:
+    """All of a project's, sorted by name. Raises UsageError when two channels would share one."""
+    found = [*_of_project(project, dict(environment))]
+    for name, channel in project.config.channels.items():
+        found += _of_channel(project, name, channel, dict(environment))
+    names = [deployment.full_name for deployment in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"two channels would have the deployment {twice}", resolution="rename one of them")
+    return tuple(sorted(found, key=lambda deployment: deployment.full_name))
+
+
+def deployment_name(channel: str) -> str:
+    """Prefect allows no `/` in it."""
+    return channel.replace("/", ":")
+
+
+def project_tag(project: str) -> str:
+    return f"project:{project}"
+
+
+def _of_channel(
+    project: Project, name: str, channel: ChannelConfig, environment: dict[str, str]
+) -> Iterator[Deployment]:
+    common: dict[str, Any] = {
+        "name": deployment_name(name),
+        "tags": (MARK, project_tag(project.config.project), f"channel:{name}"),
+        "parameters": {"channel": name},
+        "environment": environment,
+    }
+    yield Deployment(
+        **common,
+        flow="build-channel",
+        entrypoint="flows.build.build_channel",
+        queue="signing",
+        description=f"Builds {name} from its archives, and releases it once it boots.",
+        choices={"channel": (name,), "devices": channel.devices},
+        schedule=channel.schedule,
+    )
+    yield Deployment(
+        **common,
+        flow="expire-channel",
+        entrypoint="flows.upkeep.expire_channel",
+        queue="signing",
+        description=f"Removes what the retention of {name} gives up.",
+        choices={"channel": (name,)},
+        schedule=(channel.retention or RetentionConfig()).schedule if channel.retention else None,
+    )
+
+
+def _of_project(project: Project, environment: dict[str, str]) -> Iterator[Deployment]:
+    name, maintenance = project.config.project, project.config.maintenance
+    common: dict[str, Any] = {
+        "name": name,
+        "tags": (MARK, project_tag(name)),
+        "choices": {"project": (name,)},
+        "environment": environment,
+        "schedule": maintenance.schedule,
+    }
+    yield Deployment(
+        **common,
+        flow="check-installation",
+        entrypoint="flows.upkeep.check_installation",
+        queue="signing",
+        description=f"Looks for keys of {name} that end soon, and for disks that fill up.",
+        parameters={"project": name},
+    )
+    yield Deployment(
+        **common,
+        flow="renew-signatures",
+        entrypoint="flows.upkeep.renew_signatures",
+        queue="signing",
+        description=f"Signs again what of {name} is near its end.",
+        parameters={"project": name},
+    )
+    yield Deployment(
+        **common,
+        flow="collect-garbage",
+        entrypoint="flows.upkeep.collect_garbage",
+        queue="build",
+        description=f"Keeps the pool of {name} within {maintenance.pool_size}.",
+        parameters={"project": name, "max_size": maintenance.pool_size},
+    )

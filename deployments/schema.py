@@ -1,0 +1,17 @@
+"""The project file as JSON Schema, for editors: `python -m deployments.schema > deployments/project.schema.json`."""
+
+from __future__ import annotations
+
+import json
+
+from coreimage.config import ProjectConfig
+
+
+def project_schema() -> str:
+    schema = ProjectConfig.model_json_schema()
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A project of coreimage"}
+    return json.dumps({**schema, **head}, indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(project_schema(), end="")  # noqa: T201

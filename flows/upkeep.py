@@ -1,0 +1,128 @@
+"""What keeps an installation healthy, between builds."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from coreimage import logs, publication, system_image
+from coreimage.budget import parse_size
+from coreimage.config import MaintenanceConfig, Project, RetentionConfig
+from coreimage.errors import AttentionError
+from coreimage.logs import decimal_size
+from coreimage.pool import collect, record_folder
+from coreimage.project_bundle import open_project
+from coreimage.publication import BuildTree
+from coreimage.storage import Store
+from flows.report import artifact_key
+from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
+from tasks.system_image import publish_keyrings
+
+log = structlog.get_logger("coreimage.upkeep")
+_GB = 10**9
+
+
+@flow(name="expire-channel", flow_run_name="{channel}")
+def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
+    """Removes the dated builds that the channel's `retention` gives up, and names them.
+
+    What a pointer names stays, whatever its age.
+
+    Args:
+        channel: Whose builds.
+        dry_run: Only say what would go.
+    """
+    logs.configure()
+    store = Site.here().store()
+    project = _project(store)
+    config = project.channel(channel)
+    retention = config.retention or RetentionConfig()
+    removed = publication.expire_builds(
+        BuildTree(project=project.config.project, series=config.series, image_type=config.image_type),
+        keep_count=retention.keep_count,
+        keep_days=retention.keep_days,
+        store=store,
+        now=datetime.now(UTC),
+        dry_run=dry_run,
+    )
+    verb = "would go" if dry_run else "removed"
+    log.info(f"{len(removed)} builds {verb}", channel=channel, builds=",".join(removed))
+    create_table_artifact([{"build": build, "": verb} for build in removed], key=artifact_key("expired", channel))
+    return removed
+
+
+@flow(name="renew-signatures", flow_run_name="{project}")
+def renew_signatures(project: str) -> None:
+    """Publishes the keyrings again that are near their end, of other keys, or missing.
+
+    Args:
+        project: Whose keyrings.
+    """
+    logs.configure()
+    publish_keyrings(site=Site.here())
+    log.info("the keyrings are right", project=project)
+
+
+@flow(name="collect-garbage", flow_run_name="{project}")
+def collect_garbage(project: str, max_size: str = "20G", dry_run: bool = False) -> int:
+    """Removes the oldest packages and artifacts that nothing needs, until the pool is within `max_size`.
+
+    Gives how many objects went.
+
+    Args:
+        project: Whose store.
+        max_size: What the pool may take, such as 20G.
+        dry_run: Only say what would go.
+    """
+    logs.configure()
+    records = record_folder(Path("var/prefect"))
+    store = Site.here().store()
+    removed, left_bytes = collect(store, records, budget_bytes=parse_size(max_size), dry_run=dry_run)
+    freed = decimal_size(sum(item.size_bytes for item in removed))
+    verb = "would go" if dry_run else "removed"
+    log.info(f"{len(removed)} objects {verb}", project=project, freed=freed, left_bytes=left_bytes)
+    return len(removed)
+
+
+@flow(name="check-installation", flow_run_name="{project}")
+def check_installation(project: str) -> None:
+    """Looks for what will hurt soon: keyrings near their end, and a disk that fills up.
+
+    Raises AttentionError naming all of it, so that whoever hears of failed runs hears of this.
+
+    Args:
+        project: Whose installation.
+    """
+    logs.configure()
+    store = Site.here().store()
+    found = findings(_project(store).config.maintenance, store, datetime.now(UTC))
+    listed = "\n".join(f"- {finding}" for finding in found) or "Nothing needs attention."
+    create_markdown_artifact(f"# {project}\n\n{listed}\n", key=artifact_key("check", project))
+    if found:
+        raise AttentionError(
+            "; ".join(found), where=project, resolution="docs/operations.md says what to do about each"
+        )
+    log.info("nothing needs attention", project=project)
+
+
+def findings(config: MaintenanceConfig, store: Store, now: datetime) -> tuple[str, ...]:
+    """One sentence each."""
+    keyrings = system_image.ending_keyrings(store=store, within=timedelta(days=config.key_expiry_days), now=now)
+    return (*keyrings, *low_disk(config.free_disk_gb, Path(tempfile.gettempdir())))
+
+
+def low_disk(wanted_gb: float, folder: Path) -> tuple[str, ...]:
+    free = shutil.disk_usage(folder).free
+    if free >= wanted_gb * _GB:
+        return ()
+    return (f"{decimal_size(free)} of disk are free at {folder}, less than {wanted_gb:g} GB",)
+
+
+def _project(store: Store) -> Project:
+    return open_project(named("", PROJECT, DEFAULT_PROJECT), store=store)

@@ -1,0 +1,82 @@
+"""Our own kinds of Prefect blocks; the entry point `prefect.collections` makes server and workers know them.
+
+`ArtifactResults` keeps what tasks gave in the store, so that any worker finds what another one has done. Without it
+(setting `PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK`) results stay below PREFECT_HOME.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import quote
+
+import anyio.to_thread
+from prefect.blocks.notifications import AbstractAppriseNotificationBlock
+from prefect.filesystems import WritableFileSystem
+from pydantic import Field, SecretStr
+
+from coreimage.errors import UsageError
+from coreimage.model import JSON
+from coreimage.pool import RESULTS
+from coreimage.storage import Store, open_store
+
+RESULTS_BLOCK = "artifact-results/main"
+"""Slug and name of the block, as the setting wants it."""
+STORE_VARIABLE = "COREIMAGE_STORE"
+
+
+class ArtifactResults(WritableFileSystem):
+    """Results of tasks as objects `results/<cache key>` of the store that artifacts are in."""
+
+    _block_type_name = "Artifact results"
+    _block_type_slug = "artifact-results"
+
+    store_url: str = Field(
+        default="", description="file:///DIR or s3://BUCKET/PREFIX; empty: what COREIMAGE_STORE says where it is used."
+    )
+
+    def _store(self) -> Store:
+        url = self.store_url or os.environ.get(STORE_VARIABLE, "")
+        if not url:
+            raise UsageError("no store is named", where=self._block_type_slug, resolution=f"set {STORE_VARIABLE}")
+        return open_store(url)
+
+    def read_path(self, path: str, **_: Any) -> bytes:  # type: ignore[override]
+        with self._store().open(f"{RESULTS}{path}") as file:
+            return file.read()
+
+    def write_path(self, path: str, content: bytes, **_: Any) -> None:  # type: ignore[override]
+        self._store().put_bytes(f"{RESULTS}{path}", content, media_type=JSON)
+
+    async def aread_path(self, path: str) -> bytes:
+        return await anyio.to_thread.run_sync(self.read_path, path)
+
+    async def awrite_path(self, path: str, content: bytes) -> None:
+        await anyio.to_thread.run_sync(self.write_path, path, content)
+
+
+class Mail(AbstractAppriseNotificationBlock):
+    """Notifications by SMTP."""
+
+    _block_type_name = "Mail"
+    _block_type_slug = "mail"
+
+    server: str
+    port: int = 587
+    encryption: str = Field(default="starttls", description="starttls, tls or none")
+    sender: str
+    recipients: list[str]
+    user: str = ""
+    password: SecretStr = SecretStr("")
+
+    def block_initialization(self) -> None:
+        self._start_apprise_client(SecretStr(self._address()))
+
+    def _address(self) -> str:
+        """As Apprise names a mail server: mailto[s]://user:password@host:port?…"""
+        login = f"{quote(self.user, safe='')}:{quote(self.password.get_secret_value(), safe='')}@" if self.user else ""
+        scheme = "mailto" if self.encryption == "none" else "mailtos"
+        mode = "" if self.encryption == "none" else f"&mode={'ssl' if self.encryption == 'tls' else 'starttls'}"
+        to = quote(",".join(self.recipients), safe="@,")
+        sender = quote(self.sender, safe="@")
+        return f"{scheme}://{login}{self.server}:{self.port}/?smtp={self.server}&from={sender}&to={to}{mode}"

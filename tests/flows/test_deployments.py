@@ -1,0 +1,138 @@
+"""One file describes a project: what a Prefect server has after `coreimage deploy`, again, and after a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import PrefectHTTPStatusError
+
+from coreimage.errors import UsageError
+from deployments.deploy import deploy_project
+
+PROJECT = """
+project: tiny
+series:
+  "1":
+    codename: trixie
+    archives: [{suites: [trixie]}]
+    rootfs: {packages: [base]}
+devices:
+  board: {architecture: amd64, gadget: gadget, packages: [kernel]}
+  box: {architecture: amd64, gadget: gadget, packages: [kernel]}
+channels:
+  tiny/1/edge:
+    series: "1"
+    devices: [board, box]
+    schedule: {cron: "17 3 * * *", timezone: Europe/Berlin}
+    retention: {keep_count: 3}
+  tiny/1/beta: {series: "1", devices: [board]}
+"""
+
+
+class Deployed:
+    """The project's file, and what the server has of it."""
+
+    def __init__(self, folder: Path, client: SyncPrefectClient) -> None:
+        (folder / "gadget").mkdir()
+        self.file, self.store_url, self.client = folder / "tiny.yaml", str(folder / "store"), client
+        self.file.write_text(PROJECT)
+
+    def deploy(self, *, dry_run: bool = False) -> list[str]:
+        changes = deploy_project(self.file, self.store_url, dry_run=dry_run)
+        return [f"{change.action} {change.name}" for change in changes if "machine is gone" not in change.name]
+
+    def change(self, old: str, new: str) -> None:
+        assert old in self.file.read_text()
+        self.file.write_text(self.file.read_text().replace(old, new))
+
+    def all(self) -> dict[str, DeploymentResponse]:
+        found = [deployment for deployment in self.client.read_deployments() if "project:tiny" in deployment.tags]
+        flows = {flow.id: flow.name for flow in self.client.read_flows()}
+        return {f"{flows[deployment.flow_id]}/{deployment.name}": deployment for deployment in found}
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Iterator[Deployed]:
+    with get_client(sync_client=True) as client:
+        made = Deployed(tmp_path, client)
+        yield made
+        for deployment in made.all().values():
+            client.delete_deployment(deployment.id)
+
+
+EDGE, BETA = "build-channel/tiny:1:edge", "build-channel/tiny:1:beta"
+NAMES = {EDGE, BETA, "check-installation/tiny", "collect-garbage/tiny", "renew-signatures/tiny"}
+NAMES |= {"expire-channel/tiny:1:beta", "expire-channel/tiny:1:edge"}
+
+
+def test_one_deployment_per_channel_and_purpose(deployed: Deployed) -> None:
+    assert set(deployed.deploy(dry_run=True)) == {f"create {name}" for name in NAMES}
+    assert deployed.all() == {}, "a dry run does nothing"
+    assert not Path(deployed.store_url).exists()
+    deployed.deploy()
+    found = deployed.all()
+    assert set(found) == NAMES
+    (schedule,) = found[EDGE].schedules
+    assert isinstance(schedule.schedule, CronSchedule)
+    assert (schedule.schedule.cron, schedule.schedule.timezone) == ("17 3 * * *", "Europe/Berlin")
+    assert found[BETA].schedules == []
+    assert found[EDGE].work_queue_name == "signing"
+    assert found["collect-garbage/tiny"].work_queue_name == "build"
+
+
+def test_again_changes_nothing_and_a_change_is_one(deployed: Deployed) -> None:
+    deployed.deploy()
+    before = {name: (found.id, found.updated) for name, found in deployed.all().items()}
+    assert deployed.deploy() == []
+    assert {name: (found.id, found.updated) for name, found in deployed.all().items()} == before
+    deployed.change('cron: "17 3', 'cron: "18 3')
+    changes = deploy_project(deployed.file, deployed.store_url, dry_run=True)
+    (edge,) = [change for change in changes if change.name == EDGE]
+    assert "cron: 17 3 * * * → 18 3 * * *" in edge.details
+
+
+def test_a_schedule_that_somebody_paused_stays_paused(deployed: Deployed) -> None:
+    deployed.deploy()
+    edge = deployed.all()[EDGE]
+    deployed.client.update_deployment_schedule(edge.id, edge.schedules[0].id, active=False)
+    deployed.change('cron: "17 3', 'cron: "18 3')
+    deployed.deploy()
+    (schedule,) = deployed.all()[EDGE].schedules
+    assert schedule.id == edge.schedules[0].id
+    assert isinstance(schedule.schedule, CronSchedule)
+    assert (schedule.schedule.cron, schedule.active) == ("18 3 * * *", False)
+
+
+def test_what_is_gone_from_the_file_loses_its_deployments(deployed: Deployed) -> None:
+    deployed.deploy()
+    deployed.change('  tiny/1/beta: {series: "1", devices: [board]}\n', "")
+    deployed.change('    schedule: {cron: "17 3 * * *", timezone: Europe/Berlin}\n', "")
+    removed = {change for change in deployed.deploy() if change.startswith("remove")}
+    assert removed == {f"remove {BETA}", "remove expire-channel/tiny:1:beta"}
+    assert set(deployed.all()) == NAMES - {BETA, "expire-channel/tiny:1:beta"}
+    assert deployed.all()[EDGE].schedules == []
+
+
+def test_the_form_offers_choices_and_refuses_others(deployed: Deployed) -> None:
+    deployed.deploy()
+    edge = deployed.all()[EDGE]
+    properties = (edge.parameter_openapi_schema or {})["properties"]
+    assert properties["devices"]["items"]["enum"] == ["board", "box"]
+    assert properties["channel"]["enum"] == ["tiny/1/edge"]
+    assert set(properties) == {"channel", "devices", "refresh", "offline"}
+    assert all("description" in properties[name] for name in properties), "people read what each is for"
+    deployed.client.create_flow_run_from_deployment(edge.id, parameters={"devices": ["box"]})
+    for wrong in ({"devices": ["bord"]}, {"channel": "tiny/1/beta"}, {"refresh": "perhaps"}):
+        with pytest.raises(PrefectHTTPStatusError, match=r"409|422"):
+            deployed.client.create_flow_run_from_deployment(edge.id, parameters=wrong)
+
+
+def test_two_channels_never_share_a_deployment(deployed: Deployed) -> None:
+    deployed.change("  tiny/1/beta:", "  tiny:1:edge:")
+    with pytest.raises(UsageError, match="two channels"):
+        deployed.deploy()
