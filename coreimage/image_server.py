@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from coreimage.client import DownloadError, NotPresentError, RepositoryError, Session, SignatureError
+from coreimage.client import DownloadError, NotPresentError, RepositoryError, Seen, Session, SignatureError
 from coreimage.client.errors import ClientError
 from coreimage.client.session import CHANNELS
 from coreimage.errors import InfrastructureError, NotFoundError, VerificationError
@@ -102,9 +102,12 @@ def open_server(
     run: Run = run_process,
     now: Callable[[], float] = time.time,
     channels_path: str = CHANNELS,
+    seen: Seen = Seen(),  # noqa: B008
+    legacy: bool = False,
 ) -> Session:
     """A session with the tree at `url`; use it inside `client_errors()`."""
-    return Session(FetchWeb(url, fetch), GpgvVerify(run), archive_master, now, channels_path=channels_path)
+    web = FetchWeb(url, fetch)
+    return Session(web, GpgvVerify(run), archive_master, now, channels_path=channels_path, seen=seen, legacy=legacy)
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from tasks.site import Site
 
 @live_task()
 def publish_keyrings(*, site: Site) -> None:
-    """Devices trust the channel through these; writing them again changes nothing."""
-    system_image.publish_keyrings(store=site.store(), signer=site.signer(), now=_now)
+    """Devices trust the channel through these; writing them again changes nothing. The channels' end is moved too."""
+    store, signer = site.store(), site.signer()
+    system_image.publish_keyrings(store=store, signer=signer, now=_now)
+    system_image.renew_channels(store=store, signer=signer, now=_now)
 
 
 @artifact_task()

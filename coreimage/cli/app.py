@@ -17,10 +17,12 @@ from coreimage.cli.boot import boot
 from coreimage.cli.build import build
 from coreimage.cli.channel import channel
 from coreimage.cli.deploy import deploy
+from coreimage.cli.device import device
 from coreimage.cli.flash import flash
 from coreimage.cli.gc import gc
 from coreimage.cli.keys import keys
 from coreimage.cli.lock import lock
+from coreimage.cli.promote import phase, promote, roll_back, tag
 from coreimage.cli.serve import serve
 from coreimage.cli.settings import Settings
 from coreimage.cli.verify import verify
@@ -50,7 +52,13 @@ def cli(
     context.obj = Settings(store=store, project=project, as_json=as_json, debug=debug, quiet=quiet)
 
 
-for _command in (build, flash, boot, channel, deploy, gc, keys, lock, serve, verify):
+_COMMANDS = (
+    *(build, flash, boot),
+    *(channel, device, promote, roll_back, tag, phase),
+    *(verify, keys, gc, lock, serve),
+    deploy,
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

@@ -8,6 +8,7 @@ from coreimage.client.errors import ClientError, DownloadError, NotPresentError,
 from coreimage.client.keyring import Keyring, primary_fingerprints, read_keyring
 from coreimage.client.select import select_full
 from coreimage.client.session import Session, Verify, Web
+from coreimage.client.trust import Seen, SignedChannels, parse_signed_channels
 
 __all__ = [
     "Channel",
@@ -20,12 +21,15 @@ __all__ = [
     "Keyring",
     "NotPresentError",
     "RepositoryError",
+    "Seen",
     "Session",
     "SignatureError",
+    "SignedChannels",
     "Verify",
     "Web",
     "parse_channels",
     "parse_index",
+    "parse_signed_channels",
     "primary_fingerprints",
     "read_keyring",
     "select_full",

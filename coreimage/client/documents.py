@@ -17,7 +17,7 @@ from coreimage.client.json_reader import (
     web_path,
 )
 
-CHANNELS_LIMIT_BYTES = 8 << 20
+CHANNELS_LIMIT_BYTES = 32 << 20
 INDEX_LIMIT_BYTES = 32 << 20
 VERSION_LIMIT = 65535
 """Image versions and bases are 16 bits wide in the original client."""
@@ -73,15 +73,19 @@ class Image:
 
 @dataclass(frozen=True)
 class Index:
-    """`channel` and `device` are our own keys: what the index was made for; None in trees of other servers."""
+    """`channel` and `device` are our own keys: what the index was made for; None in trees of other servers. So is
+    `channel_target`: the channel that an alias follows."""
 
     channel: str | None
     device: str | None
     images: tuple[Image, ...]
+    channel_target: str | None = None
 
 
-def parse_channels(content: bytes, where: str) -> dict[str, Channel]:
-    return {name: _channel(name, value, where) for name, value in json_object(content, where).items()}
+def parse_channels(content: bytes | dict[str, object], where: str) -> dict[str, Channel]:
+    """Of the document's bytes, or of its object where that is part of another one."""
+    document = json_object(content, where) if isinstance(content, bytes) else content
+    return {name: _channel(name, value, where) for name, value in document.items()}
 
 
 def parse_index(content: bytes, where: str) -> Index:
@@ -92,6 +96,7 @@ def parse_index(content: bytes, where: str) -> Index:
         _optional_text(about, "channel", where),
         _optional_text(about, "device", where),
         tuple(_image(as_object(value, "an image", where), where) for value in images),
+        _optional_text(about, "channel_target", where),
     )
 
 

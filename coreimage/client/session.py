@@ -16,12 +16,12 @@ from coreimage.client.documents import (
     Image,
     ImageFile,
     Index,
-    parse_channels,
     parse_index,
 )
 from coreimage.client.errors import NotPresentError, RepositoryError, SignatureError
 from coreimage.client.keyring import KEYRING_LIMIT_BYTES, Keyring, primary_fingerprints, read_keyring
 from coreimage.client.select import select_full
+from coreimage.client.trust import Seen, SignedChannels, judge, parse_signed_channels
 
 SIGNATURE_LIMIT_BYTES = 64 << 10
 CHANNELS = "channels.json.gpg"
@@ -65,7 +65,9 @@ class Session:
     """One look at a server, for one device or none: documents are read once, keyrings never beyond their expiry.
 
     `archive_master` is the keyring tarball that is trusted because it was given; `now` gives UNIX seconds;
-    `channels_path` points at another channels document than the server's own, such as a candidate's.
+    `channels_path` points at another channels document than the server's own, which must be a candidate's. `seen` is
+    what an earlier session of this server left to remember. `legacy` believes a server that binds nothing, as those of
+    2015; never one that was seen to bind.
     """
 
     def __init__(
@@ -76,22 +78,33 @@ class Session:
         now: Callable[[], float],
         *,
         channels_path: str = CHANNELS,
+        seen: Seen = Seen(),  # noqa: B008
+        legacy: bool = False,
     ) -> None:
         self._web, self._verify, self._now = web, verify, now
         self._archive_master, self._channels_path = archive_master, channels_path
+        self._seen, self._legacy = seen, legacy
 
     def channels(self) -> dict[str, Channel]:
         return self._channels
 
+    def seen(self) -> Seen:
+        """What to remember of this server, and to hand to the next session."""
+        self.channels()
+        return self._seen
+
     def index(self, channel: str, device: str) -> Index:
         entry = self._entry(channel, device)
         content = self._web.read(entry.index, INDEX_LIMIT_BYTES)
+        if entry.index_sha256 is None and not self._unbound:
+            raise RepositoryError("the channel does not say which index is its own", where=entry.index)
         if entry.index_sha256 not in {None, hashlib.sha256(content).hexdigest()}:
             raise RepositoryError("the index is not the one that the channel names", where=entry.index)
         self._check(entry.index, content, f"{entry.index}.asc", self._keys_of(entry, device))
         index = parse_index(content, entry.index)
         wanted = entry.redirect or self._channels[channel].redirect or channel
-        if index.channel not in {None, wanted} or index.device not in {None, device}:
+        unknown = {None} if self._unbound else set()
+        if index.channel not in {wanted, *unknown} or index.device not in {device, *unknown}:
             raise RepositoryError(f"the index is of {index.channel} for {index.device}", where=entry.index)
         return index
 
@@ -126,6 +139,21 @@ class Session:
 
     @cached_property
     def _channels(self) -> dict[str, Channel]:
+        document = self._signed_channels
+        if self._channels_path == CHANNELS:
+            where = CHANNELS if document.number else CHANNELS_PAIR
+            self._seen = judge(document, self._seen, now=self._now(), legacy=self._legacy, where=where)
+        elif document.kind != "candidate":
+            raise RepositoryError("it is not a candidate's document", where=self._channels_path)
+        return document.channels
+
+    @property
+    def _unbound(self) -> bool:
+        """Only documents without a number may leave out what they are about."""
+        return self._signed_channels.number == 0
+
+    @cached_property
+    def _signed_channels(self) -> SignedChannels:
         keys = [self._image_signing]
         try:
             message = self._web.read(self._channels_path, CHANNELS_LIMIT_BYTES)
@@ -136,7 +164,7 @@ class Session:
             self._check(CHANNELS_PAIR, content, f"{CHANNELS_PAIR}.asc", keys)
         else:
             content = self._verify.inline(message, [key.keys for key in keys], self._blacklist, self._channels_path)
-        return parse_channels(content, self._channels_path)
+        return parse_signed_channels(content, self._channels_path)
 
     @cached_property
     def _image_master(self) -> Keyring:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
-from coreimage.model import PublishedFile
+from coreimage.model import ArtifactRef, PublishedFile
 from coreimage.system_image import layout
 
 VERSION_BASE = 1
 VERSION_LIMIT = 65535
 """16 bits in the original client (system-image §2.3)."""
+
+PHASE = "phased-percentage"
 
 Document = dict[str, Any]
 
@@ -21,6 +24,27 @@ Document = dict[str, Any]
 def json_bytes(document: Document) -> bytes:
     """Sorted keys, four blanks, one newline at the end, as the original server writes."""
     return (json.dumps(document, indent=4, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def compact_bytes(document: Document) -> bytes:
+    """What only our own clients read: nobody looks at it, and it is large where there are many channels."""
+    return json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def signed_channels(
+    channels: Document,
+    *,
+    number: int,
+    expires: int | None = None,
+    retired: Document | None = None,
+    candidate: bool = False,
+) -> Document:
+    """What channels.json.gpg holds: the channels, and what keeps a client from believing an old or foreign document.
+
+    A candidate's never expires, as nobody is served it unasked, and its number is the version.
+    """
+    document = {"kind": "candidate" if candidate else "channels", "number": number, "channels": channels}
+    return {**document, **({"expires": expires} if expires else {}), **({"retired": retired} if retired else {})}
 
 
 def generated_at(now: datetime) -> str:
@@ -38,23 +62,37 @@ def image_entry(version: int, version_detail: str, description: str, files: Sequ
         "version": version,
         "version_detail": version_detail,
         "description": description or version_detail,
-        "files": [
-            {
-                "path": _web_path(file),
-                "signature": f"{_web_path(file)}.asc",
-                "checksum": file.artifact.sha256,
-                "size": file.artifact.size_bytes,
-                "order": order,
-            }
-            for order, file in enumerate(files)
-        ],
+        "files": [file_entry(file.artifact, order) for order, file in enumerate(files)],
+    }
+
+
+def file_entry(artifact: ArtifactRef, order: int) -> Document:
+    path = "/" + artifact.uri.removeprefix(layout.ROOT)
+    return {
+        "path": path,
+        "signature": f"{path}.asc",
+        "checksum": artifact.sha256,
+        "size": artifact.size_bytes,
+        "order": order,
     }
 
 
 def index_with(images: Sequence[Document], image: Document, channel: str, device: str, at: str) -> Document:
     """The index of `images` and then `image`, newest last, bound to its channel and device."""
+    return index_of([*images, image], channel, device, at)
+
+
+def index_of(images: Sequence[Document], channel: str, device: str, at: str, *, target: str = "") -> Document:
+    """An index bound to its channel and device, and to the `target` of an alias. Only the newest version may be phased
+    (system-image §2.3)."""
+    newest = newest_version(images)
+    kept = [image if image["version"] == newest else without(image, PHASE) for image in images]
     about = {"generated_at": at, "channel": channel, "device": device}
-    return {"global": about, "images": [*images, image]}
+    return {"global": {**about, **({"channel_target": target} if target else {})}, "images": kept}
+
+
+def without(image: Document, key: str) -> Document:
+    return {name: value for name, value in image.items() if name != key}
 
 
 def channels_with(channels: Document, channel: str, device: str, index_sha256: str) -> Document:
@@ -70,5 +108,24 @@ def newest_version(images: Sequence[Document]) -> int:
     return max((image["version"] for image in images), default=VERSION_BASE - 1)
 
 
-def _web_path(file: PublishedFile) -> str:
-    return "/" + file.artifact.uri.removeprefix(layout.ROOT)
+def fulls(images: Sequence[Document]) -> list[Document]:
+    """Oldest first."""
+    return sorted((image for image in images if image["type"] == "full"), key=lambda image: int(image["version"]))
+
+
+def payloads(image: Document) -> list[Document]:
+    """The files that make the content: all but the one that only says channel and version."""
+    return [file for file in image["files"] if not is_version_file(file)]
+
+
+def is_version_file(file: Document) -> bool:
+    return bool(re.fullmatch(r"version-\d+\.tar\.xz", file["path"].rpartition("/")[2]))
+
+
+def details_of(version_detail: str) -> dict[str, str]:
+    """`name=value` pairs, joined by commas (system-image §2.3)."""
+    return dict(part.partition("=")[::2] for part in version_detail.split(",") if part)
+
+
+def detail_text(details: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in details.items())

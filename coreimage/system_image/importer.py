@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
-from coreimage.errors import ConflictError, NotFoundError, VerificationError
-from coreimage.model import JSON, TAR_XZ, Architecture, ArtifactRef, Candidate, PublishedBuild, PublishedFile
+from coreimage.errors import NotFoundError, VerificationError
+from coreimage.model import Architecture, ArtifactRef, Candidate, PublishedBuild, PublishedFile
 from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import Role, Signer, verify_detached
 from coreimage.storage import Store, read_blob
-from coreimage.system_image import layout
-from coreimage.system_image.documents import (
-    VERSION_LIMIT,
-    Document,
-    generated_at,
-    image_entry,
-    index_with,
-    json_bytes,
-    newest_version,
-)
-from coreimage.system_image.payload import IMPORTER_VERSION, Compression, Kind, payload, put_signature
+from coreimage.system_image.documents import Document, generated_at, image_entry, index_with, json_bytes, newest_version
+from coreimage.system_image.edits import require_writable
+from coreimage.system_image.payload import IMPORTER_VERSION, Compression, Kind, payload
 from coreimage.system_image.tree import put_candidate_channels, put_index, read_channels, read_images
-from coreimage.system_image.version_tarball import Server, version_tarball
+from coreimage.system_image.version_tarball import Server
+from coreimage.system_image.versions import Place, epoch, last_number, put_version, reserve
 
 log = structlog.get_logger("coreimage.system_image")
 
@@ -57,9 +47,13 @@ def import_build(
     _verify_build(published, (rootfs, raw_device), store, signer)
     recipe = {"description": description, "compression": compression, "server": server.model_dump()}
     identity = _identity(published, rootfs, raw_device, recipe)
-    place = _Place(channel, device, store, signer)
-    images = read_images(store, read_channels(store, signer).document, channel, device)
-    reserved = _reserve(place, identity, published.build_id, newest_version(images), generated_at(now()))
+    place = Place(channel, device, store, signer)
+    channels = read_channels(store, signer)
+    require_writable(channels.document, channel, device)
+    images = read_images(store, channels.document, channel, device)
+    detail = f"ubuntu={published.build_id},raw-device={published.build_id}"
+    numbers = {"newest": newest_version(images), "last": last_number(channels, images, channel, device)}
+    reserved = reserve(place, identity, detail, generated_at(now()), **numbers)
     detail = reserved["channel.ini"]["version_detail"]
 
     def pool(kind: Kind, file: PublishedFile) -> ArtifactRef:
@@ -67,7 +61,7 @@ def import_build(
         return payload(kind, file.artifact, architecture, compression=compression, store=store, signer=signer, run=run)
 
     payloads = [pool("ubuntu", rootfs), pool("device", raw_device)]
-    version = _put_version(place, reserved, server, _epoch(published.build_id))
+    version = put_version(place, reserved, server, epoch(published.build_id))
     files = tuple(_named(ref) for ref in (*payloads, version))
     candidate = _put_documents(place, reserved, images, image_entry(reserved["version"], detail, description, files))
     log.info("candidate made", channel=channel, device=device, version=reserved["version"], build=published.build_id)
@@ -139,69 +133,8 @@ def _identity(published: PublishedBuild, rootfs: PublishedFile, raw_device: Publ
     return hashlib.sha256(json_bytes(inputs)).hexdigest()
 
 
-def _reserve(place: _Place, identity: str, build_id: str, newest: int, at: str) -> Document:
-    """The first number after `newest` that is free or was taken by the same inputs.
-
-    Released inputs keep their number: importing the newest version again makes no second one.
-    """
-    released = _reservation(place, newest) if newest else None
-    if released is not None and released.get("identity") == identity:
-        return released
-    for version in range(newest + 1, VERSION_LIMIT + 1):
-        held = _take(place, version, identity, build_id, at)
-        if held.get("identity") == identity:
-            return held
-    raise ConflictError(
-        f"the version numbers that clients can read end at {VERSION_LIMIT}",
-        where=f"{place.channel} {place.device}",
-        resolution="publish to a new channel",
-    )
-
-
-def _take(place: _Place, version: int, identity: str, build_id: str, at: str) -> Document:
-    """What holds the number: the version's sidecar (system-image §2.8), which doubles as the claim on it."""
-    detail = f"ubuntu={build_id},raw-device={build_id},version={version}"
-    mine = {
-        "generator": "version",
-        "version": version,
-        "version_detail": f"version={version}",
-        "channel.ini": {
-            "channel": place.channel,
-            "device": place.device,
-            "version": str(version),
-            "version_detail": detail,
-        },
-        "identity": identity,
-        "generated_at": at,
-    }
-    with suppress(ConflictError):
-        place.store.put_bytes(place.sidecar(version), json_bytes(mine), media_type=JSON, if_absent=True)
-        return mine
-    return _reservation(place, version) or {}
-
-
-def _reservation(place: _Place, version: int) -> Document | None:
-    try:
-        with place.store.open(place.sidecar(version)) as file:
-            held: Document = json.loads(file.read())
-    except NotFoundError:
-        return None
-    return held
-
-
-def _put_version(place: _Place, reserved: Document, server: Server, mtime: int) -> ArtifactRef:
-    version, detail = reserved["version"], reserved["channel.ini"]["version_detail"]
-    content = version_tarball(place.channel, place.device, version, detail, server=server, mtime=mtime)
-    key = layout.key(layout.version_tarball(place.channel, place.device, version))
-    put_signature(place.store, key, place.signer.detached(Role.IMAGE_SIGNING, content))
-    place.store.put_bytes(key, content, media_type=TAR_XZ)
-    put_signature(place.store, place.sidecar(version), place.signer.detached(Role.IMAGE_SIGNING, json_bytes(reserved)))
-    sha256 = hashlib.sha256(content).hexdigest()
-    return ArtifactRef(uri=key, sha256=sha256, size_bytes=len(content), media_type=TAR_XZ)
-
-
 def _put_documents(
-    place: _Place, reserved: Document, images: list[Document], entry: Document
+    place: Place, reserved: Document, images: list[Document], entry: Document
 ) -> tuple[ArtifactRef, ArtifactRef]:
     """The candidate's index, and the channels document that names nothing else."""
     before = [image for image in images if image["version"] < reserved["version"]]
@@ -211,27 +144,6 @@ def _put_documents(
         place.channel, place.device, reserved["version"], index, store=place.store, signer=place.signer
     )
     return index, channels
-
-
-@dataclass(frozen=True)
-class _Place:
-    """What is published where, and with what."""
-
-    channel: str
-    device: str
-    store: Store
-    signer: Signer
-
-    def sidecar(self, version: int) -> str:
-        return layout.key(layout.version_sidecar(self.channel, self.device, version))
-
-
-def _epoch(build_id: str) -> int:
-    """Midnight UTC of the build's day: a time that the same build always has."""
-    try:
-        return int(datetime.strptime(build_id[:8], "%Y%m%d").replace(tzinfo=UTC).timestamp())
-    except ValueError:
-        return 1
 
 
 def _named(ref: ArtifactRef) -> PublishedFile:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 ROOT = "system-image/"
 CHANNELS = "channels.json"
 CHANNELS_SIGNED = "channels.json.gpg"
 """The truth about channels: one signed object, moved by compare-and-swap. The pair beside it is derived from it."""
+DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 IMPORT_CACHE = "import-cache/"
 """Outside the web root: which pool file was made from which input."""
 
@@ -25,6 +28,11 @@ def keyring(kind: str) -> str:
 
 def version_tarball(channel: str, device: str, version: int) -> str:
     return f"/{channel}/{device}/version-{version}.tar.xz"
+
+
+def own_version_tarball(channel: str, device: str, version: int, sha256: str) -> str:
+    """Below a folder of its digest: an alias that gets another target has other bytes for the same number."""
+    return f"/{channel}/{device}/{sha256[:16]}/version-{version}.tar.xz"
 
 
 def version_sidecar(channel: str, device: str, version: int) -> str:

@@ -8,50 +8,59 @@ from datetime import datetime
 
 import structlog
 
-from coreimage.errors import ConflictError, VerificationError
+from coreimage.errors import ConflictError, NotFoundError, VerificationError
 from coreimage.model import ArtifactRef, Candidate, Release
 from coreimage.signing import Signer
 from coreimage.storage import Store, read_blob
 from coreimage.system_image import layout
-from coreimage.system_image.documents import Document, generated_at, index_with, newest_version
-from coreimage.system_image.tree import Channels, heal_pair, move_channel, put_index, read_channels, read_images
+from coreimage.system_image.channels import change_channels
+from coreimage.system_image.documents import PHASE, Document, channels_with, generated_at, index_with, without
+from coreimage.system_image.edits import require_writable
+from coreimage.system_image.tree import Channels, put_index, read_images
+from coreimage.system_image.versions import last_number
 
 log = structlog.get_logger("coreimage.system_image")
-
-_ATTEMPTS = 50
-"""How often others may move channels in between before we give up."""
 
 
 def release_candidate(candidate: Candidate, *, store: Store, signer: Signer, now: Callable[[], datetime]) -> Release:
     """The channel names the candidate's version when this returns; doing it twice changes nothing.
 
     When the channel moved since the import, the index is made again of what it is now and exactly the candidate's
-    image. Raises ConflictError for a version that is not newer than the channel's newest.
+    image. Raises ConflictError for a version that is not newer than the channel's newest, UsageError for an alias or
+    a redirect, NotFoundError when a file of the candidate is gone.
     """
     document, image = _candidate_index(candidate, store)
-    for _ in range(_ATTEMPTS):
-        current = read_channels(store, signer)
-        images = read_images(store, current.document, candidate.channel, candidate.device)
-        if image in images:
-            heal_pair(store=store, signer=signer)
-            return _release(candidate, _current_index(candidate, current, store))
-        _require_newer(candidate, images)
+    channel, device = candidate.channel, candidate.device
+
+    def edit(current: Channels) -> Document:
+        require_writable(current.document, channel, device)
+        images = read_images(store, current.document, channel, device)
+        if _has(images, image):
+            return current.document
+        _require_newer(candidate, last_number(current, images, channel, device))
+        require_files(store, image)
+        wanted = document
         if images != document["images"][:-1]:
-            at = generated_at(now())
-            document = index_with(images, image, candidate.channel, candidate.device, at)
-        index = put_index(candidate.channel, candidate.device, document, store=store, signer=signer)
-        try:
-            move_channel(current, candidate.channel, candidate.device, index, store=store, signer=signer)
-        except ConflictError:
-            continue
-        log.info("released", channel=candidate.channel, device=candidate.device, version=candidate.version)
-        heal_pair(store=store, signer=signer)
-        return _release(candidate, index)
-    raise ConflictError(
-        "others keep moving the channels",
-        where=f"{candidate.channel} {candidate.device}",
-        resolution="run the release again",
-    )
+            wanted = index_with(images, image, channel, device, generated_at(now()))
+        index = put_index(channel, device, wanted, store=store, signer=signer)
+        return channels_with(current.document, channel, device, index.sha256)
+
+    moved = change_channels(edit, store=store, signer=signer, now=now)
+    log.info("released", channel=channel, device=device, version=candidate.version)
+    return _release(candidate, _current_index(candidate, moved, store))
+
+
+def require_files(store: Store, image: Document) -> None:
+    """Raises NotFoundError for a file that is gone, so that no channel ever names one."""
+    for file in image["files"]:
+        for path in (file["path"], file["signature"]):
+            if store.head(layout.key(path)) is None:
+                raise NotFoundError("it is no longer there", where=path, resolution="import the build again")
+
+
+def _has(images: list[Document], image: Document) -> bool:
+    """Phasing may have changed since."""
+    return any(without(each, PHASE) == without(image, PHASE) for each in images)
 
 
 def _candidate_index(candidate: Candidate, store: Store) -> tuple[Document, Document]:
@@ -67,8 +76,7 @@ def _candidate_index(candidate: Candidate, store: Store) -> tuple[Document, Docu
     return document, image
 
 
-def _require_newer(candidate: Candidate, images: list[Document]) -> None:
-    newest = newest_version(images)
+def _require_newer(candidate: Candidate, newest: int) -> None:
     if candidate.version <= newest:
         raise ConflictError(
             f"version {candidate.version} is not newer than version {newest}, which is released",

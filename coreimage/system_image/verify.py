@@ -24,10 +24,12 @@ from coreimage.client import (
     NotPresentError,
     RepositoryError,
     SignatureError,
+    SignedChannels,
     Verify,
     Web,
     parse_channels,
     parse_index,
+    parse_signed_channels,
     primary_fingerprints,
     read_keyring,
 )
@@ -54,6 +56,8 @@ from coreimage.system_image.version_tarball import read_identity
 
 EXPIRY_WARNING_DAYS = 90
 """A keyring that ends sooner than this is warned of: devices that are off meanwhile need the new one in time."""
+FREEZE_WARNING_DAYS = 30
+RENEW = "sign it anew: `coreimage keys re-sign`"
 
 _CANDIDATE = re.compile(r"(?P<channel>.+)/(?P<device>[^/]+)/candidates/(?P<version>[1-9]\d*)/channels\.json\.gpg")
 _INDEX = re.compile(r"(?:.*/)?index-([0-9a-f]{64})\.json")
@@ -179,10 +183,9 @@ class _Walk:
 
     def _warn_of_expiry(self, keyring: Keyring, path: str) -> None:
         if keyring.expiry is not None and keyring.expiry < self._now + EXPIRY_WARNING_DAYS * 86400:
-            end = datetime.fromtimestamp(keyring.expiry, UTC)
             self._found.warning(
                 path,
-                f"this keyring ends on {end:%Y-%m-%d}",
+                f"this keyring ends on {_day(keyring.expiry)}",
                 "renew it where the keys are: the next `coreimage build` publishes it",
             )
 
@@ -195,9 +198,24 @@ class _Walk:
         except NotPresentError:
             return parse_channels(self._signed(CHANNELS_PAIR, CHANNELS_LIMIT_BYTES, [signing]), CHANNELS_PAIR)
         content = self._verify.inline(message, [signing.keys], self._refused, CHANNELS)
+        document = parse_signed_channels(content, CHANNELS)
+        if document.kind != "channels":
+            self._found.error(CHANNELS, f"it is of the kind {document.kind!r}")
+        self._warn_of_freeze(document)
         with self._found.noting(CHANNELS_PAIR, REPAIR):
-            self._same(CHANNELS_PAIR, content, CHANNELS_LIMIT_BYTES, [signing], of=CHANNELS)
-        return parse_channels(content, CHANNELS)
+            pair = self._signed_apart(CHANNELS_PAIR, CHANNELS_LIMIT_BYTES, [signing])
+            if parse_channels(pair, CHANNELS_PAIR) != document.channels:
+                raise RepositoryError(f"it does not say what {CHANNELS} says", where=CHANNELS_PAIR)
+        return document.channels
+
+    def _warn_of_freeze(self, document: SignedChannels) -> None:
+        """Past its end, clients take the channels for frozen by somebody."""
+        if document.number == 0:
+            self._found.warning(CHANNELS, "it has neither number nor expiry", RENEW)
+        elif document.expires is not None and document.expires <= self._now:
+            self._found.error(CHANNELS, f"it has ended on {_day(document.expires)}", RENEW)
+        elif document.expires is not None and document.expires < self._now + FREEZE_WARNING_DAYS * 86400:
+            self._found.warning(CHANNELS, f"it ends on {_day(document.expires)}", RENEW)
 
     def _device(self, channel: Channel, device: str, entry: DeviceEntry, signing: Keyring) -> None:
         redirect = entry.redirect or channel.redirect
@@ -290,10 +308,12 @@ class _Walk:
         wanted = {
             "channel": index.channel,
             "device": index.device,
+            "channel_target": index.channel_target,
             "build_number": str(image.version),
             "version_detail": image.version_detail,
         }
-        found = read_identity(local, file.path)
+        with local.open("rb") as content:
+            found, _ = read_identity(content, file.path)
         for name, value in wanted.items():
             if found.get(name) != value:
                 self._found.error(file.path, f"{name} is {found.get(name)!r} inside, and {value!r} in the index")
@@ -314,7 +334,10 @@ class _Walk:
 
     def _candidate(self, name: str, channel: str, device: str, version: int, signing: Keyring) -> None:
         message = self._read(name, CHANNELS_LIMIT_BYTES)
-        channels = parse_channels(self._verify.inline(message, [signing.keys], self._refused, name), name)
+        document = parse_signed_channels(self._verify.inline(message, [signing.keys], self._refused, name), name)
+        channels = document.channels
+        if document.kind != "candidate" and document.number:
+            raise RepositoryError("it is not marked as a candidate's", where=name)
         if channels.keys() != {channel} or channels[channel].devices.keys() != {device}:
             raise RepositoryError("a candidate names nothing but its own channel and device", where=name)
         entry = channels[channel].devices[device]
@@ -342,11 +365,18 @@ class _Walk:
         self._verify.detached(content, signature, [key.keys for key in keys], self._refused, path)
 
     def _same(self, path: str, content: bytes, limit_bytes: int, keys: Sequence[Keyring], *, of: str) -> None:
+        if self._signed_apart(path, limit_bytes, keys) != content:
+            raise RepositoryError(f"it does not say what {of.lstrip('/')} says", where=path)
+
+    def _signed_apart(self, path: str, limit_bytes: int, keys: Sequence[Keyring]) -> bytes:
         try:
-            if self._signed(path, limit_bytes, keys) != content:
-                raise RepositoryError(f"it does not say what {of.lstrip('/')} says", where=path)
+            return self._signed(path, limit_bytes, keys)
         except SignatureError as error:
             raise RepositoryError(f"it and its signature do not belong together: {error.problem}", where=path) from None
+
+
+def _day(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
 def index_problems(index: Index) -> list[str]:

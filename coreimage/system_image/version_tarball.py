@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
-from pathlib import Path
+from typing import IO
 
 from coreimage.errors import UsageError, VerificationError
 from coreimage.model import Value
@@ -23,10 +23,13 @@ class Server(Value):
 
 
 def version_tarball(
-    channel: str, device: str, version: int, version_detail: str, *, server: Server, mtime: int
+    channel: str, device: str, version: int, version_detail: str, *, server: Server, mtime: int, target: str = ""
 ) -> bytes:
-    """The bytes of `version-<N>.tar.xz`. `mtime` is UNIX seconds, not 0. Raises UsageError for a `%` in a value."""
-    ini = channel_ini(channel, device, version, version_detail, server=server)
+    """The bytes of `version-<N>.tar.xz`. `mtime` is UNIX seconds, not 0; `target` the channel that an alias follows.
+
+    Raises UsageError for a `%` in a value.
+    """
+    ini = channel_ini(channel, device, version, version_detail, server=server, target=target)
     config = "system/etc/system-image"
     plain = io.BytesIO()
     with TarWriter(plain, epoch=mtime, form="gnu") as tar:
@@ -39,7 +42,9 @@ def version_tarball(
     return lzma.compress(plain.getvalue(), preset=6)
 
 
-def channel_ini(channel: str, device: str, version: int, version_detail: str, *, server: Server) -> str:
+def channel_ini(
+    channel: str, device: str, version: int, version_detail: str, *, server: Server, target: str = ""
+) -> str:
     values = {
         "base": server.base,
         "http_port": server.http_port if server.http_port is not None else "disabled",
@@ -47,6 +52,7 @@ def channel_ini(channel: str, device: str, version: int, version_detail: str, *,
         "channel": channel,
         "device": device,
         "build_number": version,
+        **({"channel_target": target} if target else {}),
         "version_detail": version_detail,
     }
     for name, value in values.items():
@@ -62,15 +68,16 @@ def _add(tar: TarWriter, member: tarfile.TarInfo, mtime: int, content: bytes | N
     tar.add(member, content)
 
 
-def read_identity(path: Path, where: str) -> dict[str, str]:
-    """What a version tarball says of itself: the values of its channel.ini. Raises VerificationError when it says
-    nothing, or when `ubuntu-build` has another number."""
+def read_identity(content: IO[bytes], where: str) -> tuple[dict[str, str], int]:
+    """What a version tarball says of itself: the values of its channel.ini, and its time (UNIX seconds). Raises
+    VerificationError when it says nothing, or when `ubuntu-build` has another number."""
     wanted = {"system/etc/ubuntu-build", "system/etc/system-image/channel.ini"}
     try:
-        with tarfile.open(path, "r:xz") as tar:
+        with tarfile.open(fileobj=content, mode="r:xz") as tar:
             files = [
                 member for member in tar if member.isreg() and member.name in wanted and member.size < _LIMIT_BYTES
             ]
+            mtime = max((int(member.mtime) for member in files), default=0)
             texts = {m.name: file.read().decode(errors="replace") for m in files if (file := tar.extractfile(m))}
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
         raise _unreadable(f"not a version tarball: {error}", where) from error
@@ -80,7 +87,7 @@ def read_identity(path: Path, where: str) -> dict[str, str]:
     values = dict(line.split(": ", 1) for line in ini.splitlines() if ": " in line)
     if build.strip() != values.get("build_number"):
         raise _unreadable("ubuntu-build and channel.ini have two numbers", where)
-    return values
+    return values, mtime
 
 
 def _unreadable(problem: str, where: str) -> VerificationError:

@@ -372,7 +372,9 @@ def test_unsigned_or_unlisted_build_is_not_imported(store: DirectoryStore, signe
 
 def test_tree_of_the_original_server_is_read(signer: GnupgSigner, tmp_path: Path) -> None:
     original_tree(tmp_path / "www", signer)
-    image, files = download(tmp_path / "www", signer, tmp_path / "files")
+    with pytest.raises(VerificationError, match="legacy"):
+        download(tmp_path / "www", signer, tmp_path / "files")
+    image, files = download(tmp_path / "www", signer, tmp_path / "files", legacy=True)
     assert (image.version, image.type) == (7, "full")
     assert [path.name for path in files] == ["ubuntu-1.tar.xz", "device-2.tar.xz", "version-7.tar.xz"]
 

@@ -23,13 +23,14 @@ from coreimage.system_image import (
     heal_keyrings,
     publish_keyrings,
     release_candidate,
+    renew_channels,
     repair_tree,
     verify_store,
     verify_web,
 )
 from tests.harness.kill import for_each_kill_point
 from tests.harness.server import serve
-from tests.harness.trees import CHANNEL, DEVICE, NOW, imported, now, original_tree, released
+from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, imported, now, original_tree, released
 
 
 def top(signer: Signer) -> bytes:
@@ -159,12 +160,13 @@ def test_torn_pairs_are_repaired(store: DirectoryStore, signer: GnupgSigner, tre
 
 
 def test_a_renewal_of_keyrings_killed_anywhere(whole: Path, signer: GnupgSigner, tmp_path: Path) -> None:
-    work = tmp_path / "work"
+    work, remembering = tmp_path / "work", RememberingSigner(signer)
     later = NOW + timedelta(days=400)
 
     def fresh() -> Store:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(whole, work)
+        renew_channels(store=DirectoryStore(work), signer=remembering, now=lambda: later)
         return DirectoryStore(work)
 
     def renew(store: Store) -> None:
@@ -209,10 +211,22 @@ def test_a_version_tarball_that_says_something_else(store: DirectoryStore, signe
 
 def test_the_end_of_a_keyring_is_announced(whole: Path, signer: GnupgSigner) -> None:
     later = NOW + timedelta(days=700)
-    (finding,) = look(DirectoryStore(whole), signer, now=later.timestamp).findings
-    assert (finding.severity, finding.where) == ("warning", "gpg/image-signing.tar.xz")
+    keyring, channels = look(DirectoryStore(whole), signer, now=later.timestamp).findings
+    assert (keyring.severity, keyring.where) == ("warning", "gpg/image-signing.tar.xz")
+    assert (channels.severity, channels.where) == ("error", "channels.json.gpg")
     ended = NOW + timedelta(days=731)
     assert wrong(look(DirectoryStore(whole), signer, now=ended.timestamp)) == ["gpg/image-signing.tar.xz"]
+
+
+@pytest.mark.parametrize(("days", "severity"), [(59, None), (61, "warning"), (91, "error")])
+def test_the_end_of_the_channels_is_announced(
+    days: int, severity: str | None, whole: Path, signer: GnupgSigner
+) -> None:
+    later = NOW + timedelta(days=days)
+    found = look(DirectoryStore(whole), signer, now=later.timestamp).findings
+    assert [(finding.severity, finding.where) for finding in found] == (
+        [(severity, "channels.json.gpg")] if severity else []
+    )
 
 
 def test_published_builds(store: DirectoryStore, signer: GnupgSigner) -> None:

@@ -1,0 +1,87 @@
+"""`coreimage promote`, `roll-back`, `tag` and `phase`: new versions of what is published, and who gets them."""
+
+from __future__ import annotations
+
+import click
+
+from coreimage.cli.publishing import publishing, show_change
+from coreimage.cli.settings import Settings, pass_settings
+
+_PERCENTAGE = click.IntRange(0, 100)
+
+
+@click.command()
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option("--device", required=True, metavar="D", help="Which device.")
+@click.option("--version", type=int, metavar="N", help="The version of FROM [its newest].")
+@click.option("--phase", type=_PERCENTAGE, metavar="P", help="Offer it to P percent of the devices only.")
+@pass_settings
+def promote(settings: Settings, source: str, target: str, device: str, version: int | None, phase: int | None) -> None:
+    """Make a version of channel FROM the next one of channel TO: the same bytes, tested as they are.
+
+    \b
+    Example:
+      coreimage promote debian-core/13/edge debian-core/13/stable --device generic_amd64 --phase 10
+    """
+    from coreimage import system_image  # noqa: PLC0415
+
+    effects = publishing(settings)
+    change = system_image.promote(source, target, device, version=version, phase=phase, **effects)
+    show_change(settings, change, f"{target} for {device}: version {change.version}")
+
+
+@click.command("roll-back")
+@click.argument("channel")
+@click.option("--device", required=True, metavar="D", help="Which device.")
+@click.option("--to", "version", required=True, type=int, metavar="N", help="The older version whose content it gets.")
+@click.option("--phase", type=_PERCENTAGE, metavar="P", help="Offer it to P percent of the devices only.")
+@pass_settings
+def roll_back(settings: Settings, channel: str, device: str, version: int, phase: int | None) -> None:
+    """Publish the content of an older version of CHANNEL again, as a new version.
+
+    \b
+    Example:
+      coreimage roll-back debian-core/13/stable --device generic_amd64 --to 4
+    """
+    from coreimage import system_image  # noqa: PLC0415
+
+    change = system_image.roll_back(channel, device, version, phase=phase, **publishing(settings))
+    show_change(settings, change, f"{channel} for {device}: version {change.version} is what {version} was")
+
+
+@click.command()
+@click.argument("channel")
+@click.argument("tag", metavar="TAG")
+@click.option("--device", required=True, metavar="D", help="Which device.")
+@pass_settings
+def tag(settings: Settings, channel: str, tag: str, device: str) -> None:
+    """Publish the newest version of CHANNEL again under a TAG, which devices show; an empty TAG takes it away.
+
+    \b
+    Example:
+      coreimage tag debian-core/13/stable 13.2 --device generic_amd64
+    """
+    from coreimage import system_image  # noqa: PLC0415
+
+    change = system_image.tag_image(channel, device, tag, **publishing(settings))
+    show_change(settings, change, f"{channel} for {device}: version {change.version} is tagged {tag!r}")
+
+
+@click.command()
+@click.argument("channel")
+@click.argument("percentage", type=_PERCENTAGE, metavar="P")
+@click.option("--device", required=True, metavar="D", help="Which device.")
+@click.option("--version", type=int, metavar="N", help="Fail unless N is still the newest version.")
+@pass_settings
+def phase(settings: Settings, channel: str, percentage: int, device: str, version: int | None) -> None:
+    """Offer the newest version of CHANNEL to P percent of the devices; 0 withdraws it, 100 is all.
+
+    \b
+    Example:
+      coreimage phase debian-core/13/stable 50 --device generic_amd64
+    """
+    from coreimage import system_image  # noqa: PLC0415
+
+    change = system_image.set_phase(channel, device, percentage, version=version, **publishing(settings))
+    show_change(settings, change, f"{channel} for {device}: version {change.version} for {percentage} % of the devices")

@@ -1,0 +1,149 @@
+"""What the tree no longer needs: versions beyond a channel's number, and objects that nothing names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from coreimage.errors import UsageError
+from coreimage.model import Value
+from coreimage.retention import Dated, expired
+from coreimage.signing import Signer
+from coreimage.storage import Store
+from coreimage.system_image import edits, layout
+from coreimage.system_image.channels import Change, Now, change_channels
+from coreimage.system_image.documents import Document, channels_with, fulls, generated_at, index_of
+from coreimage.system_image.tree import Channels, put_index, read_channels, read_images
+
+log = structlog.get_logger("coreimage.system_image")
+
+GRACE = timedelta(hours=48)
+"""Objects younger than this stay: an import may be about to name them, a client may be downloading them."""
+_ALWAYS = re.compile(r"channels\.json(\.gpg|\.asc)?|gpg/.*|robots\.txt|favicon\.ico|\.well-known/.*|.*\.html|.*\.css")
+"""What is no orphan though no index names it (system-image §4.6, D19)."""
+_CLAIM = re.compile(r"(?P<channel>.+)/(?P<device>[^/]+)/version-(?P<version>\d+)\.json(\.asc)?")
+_CANDIDATE = re.compile(r"(?P<channel>.+)/(?P<device>[^/]+)/candidates/(?P<version>\d+)/channels\.json\.gpg")
+_CANDIDATE_INDEX = re.compile(rb'"index":"(?P<index>[^"]+)"')
+
+
+class Orphan(Value):
+    key: str
+    size_bytes: int
+
+
+def expire_versions(channel: str, keep_count: int, *, store: Store, signer: Signer, now: Now) -> tuple[Change, ...]:
+    """Keeps the newest `keep_count` full versions of each device of a channel, and the deltas between them.
+
+    0 keeps all. Devices that are redirected keep what they lead to. Raises UsageError for a negative number.
+    """
+    if keep_count < 0:
+        raise UsageError(f"cannot keep {keep_count} versions", resolution="retention counts from 0, which keeps all")
+    current = read_channels(store, signer)
+    edits.require_plain(current.document, channel)
+    devices = [device for device, entry in current.document[channel]["devices"].items() if not entry.get("redirect")]
+    return tuple(
+        _expire(channel, device, keep_count, store=store, signer=signer, now=now) for device in devices if keep_count
+    )
+
+
+def _expire(channel: str, device: str, keep_count: int, *, store: Store, signer: Signer, now: Now) -> Change:
+    removed: list[Document] = []
+
+    def edit(current: Channels) -> Document:
+        images = read_images(store, current.document, channel, device)
+        kept = kept_images(images, keep_count)
+        removed[:] = [image for image in images if image not in kept]
+        if not removed:
+            return current.document
+        document = index_of(kept, channel, device, generated_at(now()))
+        index = put_index(channel, device, document, store=store, signer=signer)
+        return channels_with(current.document, channel, device, index.sha256)
+
+    change_channels(edit, store=store, signer=signer, now=now)
+    versions = sorted({image["version"] for image in removed if image["type"] == "full"})
+    if versions:
+        log.info("versions expired", channel=channel, device=device, versions=",".join(map(str, versions)))
+    return Change(changed=bool(removed), channel=channel, device=device)
+
+
+def kept_images(images: list[Document], keep_count: int) -> list[Document]:
+    """Pure: without the older fulls, and every delta that comes from or leads to one of them (system-image §4.6)."""
+    today = datetime.now(UTC).date()
+    dated = [Dated(int(image["version"]), today) for image in fulls(images)]
+    gone = {item.id for item in expired(dated, protected=(), keep_count=keep_count, keep_days=0, today=today)}
+    left = {item.id for item in dated} - gone
+    return [image for image in images if image["version"] in left and image.get("base", image["version"]) in left]
+
+
+def orphans(*, store: Store, signer: Signer, now: Now, grace: timedelta = GRACE) -> tuple[Orphan, ...]:
+    """Objects below the web root that no channel and no waiting candidate names, and that are older than `grace`.
+
+    Sorted by key. The keyrings' folder is never looked into.
+    """
+    found = {info.key.removeprefix(layout.ROOT): info for info in store.list(layout.ROOT)}
+    current = read_channels(store, signer)
+    named = set(_named(current, set(found), store))
+    return tuple(
+        Orphan(key=layout.ROOT + name, size_bytes=info.size_bytes)
+        for name, info in sorted(found.items())
+        if name not in named and not _ALWAYS.fullmatch(name) and info.modified < now() - grace
+    )
+
+
+def collect_orphans(*, store: Store, signer: Signer, now: Now, grace: timedelta = GRACE) -> tuple[Orphan, ...]:
+    """Removes them, and says what it removed."""
+    removed = orphans(store=store, signer=signer, now=now, grace=grace)
+    store.delete([orphan.key for orphan in removed])
+    if removed:
+        log.info("orphans removed", objects=len(removed), size_bytes=sum(orphan.size_bytes for orphan in removed))
+    return removed
+
+
+def _named(current: Channels, names: set[str], store: Store) -> Iterator[str]:
+    newest: dict[tuple[str, str], int] = {}
+    for channel, entry in current.document.items():
+        for device, described in entry["devices"].items():
+            yield from _named_by_device(channel, device, described, store)
+            images = read_images(store, current.document, channel, device)
+            newest[channel, device] = max((image["version"] for image in images), default=0)
+            newest[channel, device] = max(newest[channel, device], current.retired.get(channel, {}).get(device, 0))
+    for name in sorted(names):
+        claim = _CLAIM.fullmatch(name) or _CANDIDATE.fullmatch(name)
+        if claim and int(claim["version"]) > newest.get((claim["channel"], claim["device"]), 0):
+            yield name
+            yield from _named_by_candidate(name, store) if "candidates" in name else ()
+
+
+def _named_by_device(channel: str, device: str, described: Document, store: Store) -> Iterator[str]:
+    yield from _pair(layout.plain_index(channel, device))
+    yield from _named_by_index(described["index"], store)
+    for path in (described.get("keyring") or {}).values():
+        yield path.lstrip("/")
+
+
+def _named_by_index(path: str, store: Store) -> Iterator[str]:
+    yield from _pair(path)
+    with store.open(layout.key(path)) as file:
+        images = json.loads(file.read())["images"]
+    for image in images:
+        for file_named in image["files"]:
+            yield from _pair(file_named["path"])
+            yield file_named["signature"].lstrip("/")
+            yield from _pair(f"{file_named['path'].removesuffix('.tar.xz')}.json")
+
+
+def _named_by_candidate(name: str, store: Store) -> Iterator[str]:
+    """A candidate's document is uncompressed inside its signature: who may be tested, may be released."""
+    with store.open(layout.ROOT + name) as file:
+        found = _CANDIDATE_INDEX.search(file.read())
+    if found and store.head(layout.key(found["index"].decode())):
+        yield from _named_by_index(found["index"].decode(), store)
+
+
+def _pair(path: str) -> tuple[str, str]:
+    plain = path.lstrip("/")
+    return plain, f"{plain}.asc"
