@@ -54,13 +54,19 @@ class Problem:
 class ConfigError(UsageError):
     """Everything that is wrong with one configuration file, in the order of its lines."""
 
-    def __init__(self, path: str, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self,
+        path: str,
+        problems: Sequence[Problem],
+        *,
+        resolution: str = "mend the lines above; docs/project-file.md describes every key",
+    ) -> None:
         self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
         lines = [f"{path}:{p.line}: {p.key}: {p.message}" for p in self.problems]
         count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
         super().__init__(
             "\n".join([f"{path} has {count}:", *lines]),
-            resolution="mend the lines above; docs/project-file.md describes every key",
+            resolution=resolution,
         )
 
 

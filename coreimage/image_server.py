@@ -22,15 +22,15 @@ WEB_ROOT = "system-image/"
 
 
 class StoreWeb:
-    """The web root of a store, as the client wants it, without a web server in between."""
+    """A folder of a store, by default its web root, as the client wants it, without a web server in between."""
 
-    def __init__(self, store: Store, progress: Progress | None = None) -> None:
-        self._store, self._progress = store, progress or NoProgress()
+    def __init__(self, store: Store, progress: Progress | None = None, *, root: str = WEB_ROOT) -> None:
+        self._store, self._progress, self._root = store, progress or NoProgress(), root
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         content = b""
         try:
-            with self._store.open(WEB_ROOT + path.lstrip("/"), stop=limit_bytes + 1) as file:
+            with self._store.open(self._root + path.lstrip("/"), stop=limit_bytes + 1) as file:
                 content = file.read()
         except NotFoundError as error:
             raise NotPresentError(error.problem, where=path) from error
@@ -45,7 +45,7 @@ class StoreWeb:
         left, name = size_bytes, path.rpartition("/")[2]
         advance = self._progress.start(name, size_bytes)
         try:
-            with self._store.open(WEB_ROOT + path.lstrip("/")) as source, target.open("wb") as file:
+            with self._store.open(self._root + path.lstrip("/")) as source, target.open("wb") as file:
                 while left and (chunk := source.read(min(left, 1 << 20))):
                     left -= file.write(chunk)
                     advance(len(chunk))

@@ -179,6 +179,7 @@ class Build:
     def image(self, candidate: Candidate) -> DiskImage:
         device = self.project.config.devices[candidate.device]
         gadget = disk_image.pack_gadget(self.project.path(device.gadget), store=self.store)
+        self.steps.take("", images.publish_gadget, gadget, site=self.site)
         title = f"Making the disk image of {candidate.device}"
         return self.steps.take(title, images.assemble_image, candidate, gadget, device.architecture, site=self.site)
 

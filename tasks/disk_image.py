@@ -13,10 +13,19 @@ from coreimage.model import Architecture, ArtifactRef, Candidate, DiskImage
 from coreimage.process import run
 from coreimage.storage import Store
 from coreimage.workspace import workspace
-from tasks.caching import artifact_task
+from tasks.caching import artifact_task, live_task
 from tasks.site import Site
 
 _ARCHIVE_MASTER = f"{WEB_ROOT}gpg/archive-master.tar.xz"
+
+
+@live_task()
+def publish_gadget(gadget: ArtifactRef, *, site: Site) -> None:
+    """What `flash` takes by name; publishing the same again changes nothing."""
+    store = site.store()
+    with tempfile.TemporaryDirectory(prefix="gadget-") as name:
+        folder = disk_image.unpack_gadget(gadget, Path(name), store=store)
+        disk_image.publish_gadget(folder, store=store, signer=site.signer(), run=run)
 
 
 @artifact_task()

@@ -118,6 +118,10 @@ class Session:
         keys = self._keys_of(self._entry(channel, device), device)
         return tuple(self._fetch(file, folder / file.name, keys) for file in image.files)
 
+    def message(self, message: bytes, where: str) -> bytes:
+        """What an inline-signed message says. Raises SignatureError unless image-signing signed it."""
+        return self._verify.inline(message, [self._image_signing.keys], self._blacklist, where)
+
     def _fetch(self, file: ImageFile, target: Path, keys: Sequence[Keyring]) -> Path:
         if not _is_right(target, file):
             target.unlink(missing_ok=True)

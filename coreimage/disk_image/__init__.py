@@ -2,7 +2,17 @@
 
 from coreimage.disk_image.assembly import AssembledImage, assemble
 from coreimage.disk_image.gadget import Gadget, load_gadget
-from coreimage.disk_image.gadget_package import pack_gadget, unpack_gadget
+from coreimage.disk_image.gadget_package import (
+    GadgetDescription,
+    describe_gadget,
+    gadget_name,
+    open_gadget,
+    pack_gadget,
+    pack_snap,
+    require_architecture,
+    unpack_gadget,
+)
+from coreimage.disk_image.gadget_store import PublishedGadget, fetch_gadget, publish_gadget
 from coreimage.disk_image.images import convert, fetch_image, image_prefix, store_image
 from coreimage.disk_image.layout import ImageIdentity, image_size_bytes
 from coreimage.disk_image.login import Login, generated_password, personalise
@@ -10,17 +20,26 @@ from coreimage.disk_image.login import Login, generated_password, personalise
 __all__ = [
     "AssembledImage",
     "Gadget",
+    "GadgetDescription",
     "ImageIdentity",
     "Login",
+    "PublishedGadget",
     "assemble",
     "convert",
+    "describe_gadget",
+    "fetch_gadget",
     "fetch_image",
+    "gadget_name",
     "generated_password",
     "image_prefix",
     "image_size_bytes",
     "load_gadget",
+    "open_gadget",
     "pack_gadget",
+    "pack_snap",
     "personalise",
+    "publish_gadget",
+    "require_architecture",
     "store_image",
     "unpack_gadget",
 ]

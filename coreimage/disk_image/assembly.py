@@ -5,28 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import structlog
 import yaml
 
 from coreimage.disk_image import filesystems, grub
+from coreimage.disk_image.boot_files import boot_files
 from coreimage.disk_image.gadget import Gadget, Structure, load_gadget
-from coreimage.disk_image.gpt import table_bytes
-from coreimage.disk_image.layout import (
-    DEFAULT_SIZE_GB,
-    SECTOR_BYTES,
-    TABLE_SECTORS,
-    ImageIdentity,
-    Layout,
-    image_size_bytes,
-    plan_layout,
-)
+from coreimage.disk_image.layout import DEFAULT_SIZE_GB, ImageIdentity, Layout, image_size_bytes, plan_layout
 from coreimage.disk_image.payload import Contents, read_contents, unpacked_tar
+from coreimage.disk_image.table import write_raw, write_table
 from coreimage.errors import BuildError, HostError, ProcessError
 from coreimage.model import Value
 from coreimage.process import Run
@@ -75,15 +67,15 @@ def assemble(
         tars = [unpacked_tar(p, work / f"{n}.tar", layout.size_bytes, run=run) for n, p in enumerate(parts)]
         contents = read_contents([(str(part), tar) for part, tar in zip(parts, tars, strict=True)])
         check_sizes(contents, layout)
-        _write_table(image, layout, identity)
+        write_table(image, layout, identity)
+        write_raw(image, gadget, gadget_folder, layout)
         on_step("make the root filesystem")
         tree = work / "tree"
         tree.mkdir()
         _make_ext4(image, tars, tree, layout, identity, run=run)
         on_step("make the boot partition")
-        boot = _boot_content(
-            tree, gadget, gadget_folder, identity, part_names=[part.name for part in parts], work=work, run=run
-        )
+        record = _record(identity, [part.name for part in parts])
+        boot = boot_files(tree, gadget, gadget_folder, identity, record, work=work, run=run)
         filesystems.make_fat(image, layout.by_role("system-boot"), boot, identity, run=run)
         _embed_grub(image, gadget, layout, work, identity, run=run)
         on_step("compute the digest")
@@ -170,15 +162,6 @@ def _explained(error: OSError | ProcessError, output: Path) -> Exception:
     return error
 
 
-def _write_table(image: Path, layout: Layout, identity: ImageIdentity) -> None:
-    primary, backup = table_bytes(layout, identity)
-    with image.open("r+b") as file:
-        file.truncate(layout.size_bytes)
-        file.write(primary)
-        file.seek(layout.size_bytes - TABLE_SECTORS * SECTOR_BYTES)
-        file.write(backup)
-
-
 def _make_ext4(
     image: Path, tars: Sequence[Path], tree: Path, layout: Layout, identity: ImageIdentity, *, run: Run
 ) -> None:
@@ -187,69 +170,9 @@ def _make_ext4(
     filesystems.empty_ext4(image, layout.by_role("system-b"), identity, run=run)
 
 
-def _boot_content(
-    tree: Path,
-    gadget: Gadget,
-    gadget_folder: Path,
-    identity: ImageIdentity,
-    *,
-    part_names: Sequence[str],
-    work: Path,
-    run: Run,
-) -> dict[str, Path | None]:
-    """Everything on system-boot: what the tarballs have in boot/, GRUB, the kernel of slot a, how it was made."""
-    slot_a, slot_b = f"{grub.FOLDER}/a", f"{grub.FOLDER}/b"
-    content: dict[str, Path | None] = {slot_b: None}
-    content |= {path.relative_to(tree / "boot").as_posix(): path for path in _files(tree / "boot")}
-    content |= {f"{slot_a}/{name}": path for name, path in kernel_files(tree).items()}
-    content |= _gadget_content(gadget, gadget_folder, work)
-    (work / "grubenv").write_bytes(grub.grubenv(grub.INITIAL_STATE))
-    content[f"{grub.FOLDER}/grubenv"] = work / "grubenv"
-    (work / "install.yaml").write_text(_record(identity, part_names), "utf-8")
-    content[f"{grub.FOLDER}/install.yaml"] = work / "install.yaml"
-    _, efi_name = grub.EFI_FILES[identity.architecture]
-    content[efi_name] = grub.efi_image(identity.architecture, work / "grub.efi", identity.epoch, run=run)
-    return content
-
-
-def kernel_files(tree: Path) -> dict[str, Path]:
-    """hardware.yaml and the kernel and initrd that it names. Raises BuildError when one of them is absent."""
-    hardware = tree / "hardware.yaml"
-    if not hardware.is_file():
-        raise BuildError(
-            "no tarball has a hardware.yaml", resolution="give the device tarball too: it holds kernel and initrd"
-        )
-    described = yaml.safe_load(hardware.read_text("utf-8"))
-    found = {"hardware.yaml": hardware}
-    for key, name in (("kernel", "vmlinuz"), ("initrd", "initrd.img")):
-        inner = PurePosixPath(str((described or {}).get(key, "")))
-        path = (tree / inner).resolve()
-        if not path.is_file() or not path.is_relative_to(tree.resolve()):
-            raise BuildError(f"{key} {str(inner)!r} is not in the tarballs", where="hardware.yaml")
-        found[name] = path
-    return found
-
-
-def _gadget_content(gadget: Gadget, folder: Path, work: Path) -> dict[str, Path | None]:
-    content: dict[str, Path | None] = {}
-    copies = work / "gadget"
-    for structure in gadget.structures:
-        for item in structure.content:
-            source = folder / item.source
-            for path in _files(source) if source.is_dir() else [source]:
-                inner = PurePosixPath(item.target) / (path.relative_to(source).as_posix() if source.is_dir() else "")
-                copy = copies / inner
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                content[str(inner)] = Path(shutil.copyfile(path, copy))
-    return content
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
 def _embed_grub(image: Path, gadget: Gadget, layout: Layout, work: Path, identity: ImageIdentity, *, run: Run) -> None:
-    if identity.architecture == "amd64" and gadget.by_role("bios-boot"):
+    structure = gadget.by_role("bios-boot")
+    if identity.architecture == "amd64" and structure and not structure.content:
         number = layout.by_role("system-boot").number
         core = grub.core_image(number, work / "core.img", identity.epoch, run=run)
         grub.embed(image, core, layout.by_role("bios-boot"))

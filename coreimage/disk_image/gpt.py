@@ -7,9 +7,8 @@ import uuid
 import zlib
 from pathlib import Path
 
-from coreimage.disk_image.layout import SECTOR_BYTES, TABLE_SECTORS, ImageIdentity, Layout, Partition
+from coreimage.disk_image.layout import SECTOR_BYTES, TABLE_SECTORS, ImageIdentity, Layout, Partition, TableEntry
 from coreimage.errors import VerificationError
-from coreimage.model import Value
 
 _ENTRIES, _ENTRY_BYTES = 128, 128
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
@@ -17,30 +16,12 @@ _ENTRY = struct.Struct("<16s16sQQQ72s")
 _SIGNATURE, _REVISION = b"EFI PART", 0x00010000
 
 
-class TableEntry(Value):
-    """One partition as a disk has it."""
-
-    name: str
-    type_guid: str
-    guid: str
-    first: int
-    last: int
-
-    @property
-    def offset_bytes(self) -> int:
-        return self.first * SECTOR_BYTES
-
-    @property
-    def size_bytes(self) -> int:
-        return (self.last - self.first + 1) * SECTOR_BYTES
-
-
 def table_bytes(layout: Layout, identity: ImageIdentity) -> tuple[bytes, bytes]:
     """The first 34 sectors of the disk (without boot code) and its last 33."""
     last_lba = layout.size_bytes // SECTOR_BYTES - 1
     entries = b"".join(_entry(partition, identity) for partition in layout.partitions)
     entries = entries.ljust(_ENTRIES * _ENTRY_BYTES, b"\0")
-    disk = identity.uuid("disk")
+    disk = uuid.UUID(layout.disk_id) if layout.disk_id else identity.uuid("disk")
     primary = _header(entries, disk, own=1, other=last_lba, entries_lba=2)
     backup = _header(entries, disk, own=last_lba, other=1, entries_lba=last_lba - TABLE_SECTORS + 1)
     return _protective_mbr(last_lba) + primary + entries, entries + backup
@@ -71,9 +52,10 @@ def read_table(image: Path) -> tuple[TableEntry, ...]:
 
 def _entry(partition: Partition, identity: ImageIdentity) -> bytes:
     structure = partition.structure
+    own = uuid.UUID(structure.id) if structure.id else identity.uuid(f"partition/{structure.name}")
     return _ENTRY.pack(
-        uuid.UUID(structure.type).bytes_le,
-        identity.uuid(f"partition/{structure.name}").bytes_le,
+        uuid.UUID(structure.type_guid).bytes_le,
+        own.bytes_le,
         partition.first,
         partition.last,
         0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from coreimage.disk_image.gadget import Gadget, Role, Structure
+from coreimage.disk_image.gadget import Gadget, Role, Schema, Structure
 from coreimage.errors import BuildError
 from coreimage.model import Architecture, Value
 
@@ -13,7 +13,8 @@ FIRST_SECTOR = 8192
 """Where the first partition starts: room for the boot loaders of boards (BeagleBone's u-boot.img ends before 4 MiB)."""
 ALIGNMENT_SECTORS = 2048
 TABLE_SECTORS = 33
-"""One header and 128 entries of 128 bytes, at both ends of the disk."""
+"""Of a GPT: one header and 128 entries of 128 bytes, at both ends of the disk."""
+FIRST_USABLE: dict[Schema, int] = {"gpt": 1 + TABLE_SECTORS, "mbr": 1}
 DEFAULT_SIZE_GB = 4
 
 _NAMESPACE = uuid.UUID("6b7a1f0e-93b1-5c58-9a39-2f1d6a0f7c11")
@@ -50,12 +51,38 @@ class Partition(Value):
         return (self.last - self.first + 1) * SECTOR_BYTES
 
 
+class TableEntry(Value):
+    """One partition as a disk has it."""
+
+    name: str
+    type_guid: str
+    guid: str
+    first: int
+    last: int
+
+    @property
+    def offset_bytes(self) -> int:
+        return self.first * SECTOR_BYTES
+
+    @property
+    def size_bytes(self) -> int:
+        return (self.last - self.first + 1) * SECTOR_BYTES
+
+
 class Layout(Value):
+    """`partitions` are in the table, in its order; `bare` are not, and have the number 0."""
+
+    table: Schema
+    disk_id: str | None
     size_bytes: int
     partitions: tuple[Partition, ...]
+    bare: tuple[Partition, ...] = ()
 
     def by_role(self, role: Role) -> Partition:
         return next(partition for partition in self.partitions if partition.structure.role == role)
+
+    def by_name(self, name: str) -> Partition | None:
+        return next((one for one in (*self.partitions, *self.bare) if one.structure.name == name), None)
 
 
 def image_size_bytes(size_gb: int) -> int:
@@ -65,24 +92,33 @@ def image_size_bytes(size_gb: int) -> int:
 
 def plan_layout(gadget: Gadget, size_bytes: int) -> Layout:
     """Raises BuildError naming the structure that overlaps another or does not fit."""
-    after_last = size_bytes // SECTOR_BYTES - TABLE_SECTORS
-    partitions: list[Partition] = []
-    free = FIRST_SECTOR
-    for number, structure in enumerate(gadget.structures, start=1):
-        partition = _place(number, structure, free, after_last)
-        partitions.append(partition)
-        free = _align_up(partition.last + 1)
-    return Layout(size_bytes=size_bytes, partitions=tuple(partitions))
+    disk = size_bytes // SECTOR_BYTES
+    free = FIRST_USABLE[gadget.volume.schema_]
+    placed: list[Partition] = []
+    for structure in gadget.structures:
+        if not structure.is_boot_record:
+            number = sum(one.number > 0 for one in placed) + 1 if structure.is_partition else 0
+            placed.append(_place(number, structure, free, disk))
+            free = placed[-1].last + 1
+    return Layout(
+        table=gadget.volume.schema_,
+        disk_id=gadget.volume.id,
+        size_bytes=size_bytes,
+        partitions=tuple(one for one in placed if one.number),
+        bare=tuple(one for one in placed if not one.number),
+    )
 
 
-def _place(number: int, structure: Structure, free: int, after_last: int) -> Partition:
-    first = free if structure.offset is None else structure.offset // SECTOR_BYTES
+def _place(number: int, structure: Structure, free: int, disk: int) -> Partition:
+    first = _first(structure, free)
     if first < free:
         raise BuildError(
             f"starts at sector {first}, but the disk is taken up to sector {free - 1}",
             where=f"structure {structure.name}",
             resolution="mend its offset in meta/gadget.yaml, or leave it out: then it follows the one before",
         )
+    # The last MiB stays free: the backup of a GPT is there, and 2015's partitions ended before it too.
+    after_last = disk - ALIGNMENT_SECTORS
     end = (
         first + structure.size // SECTOR_BYTES
         if structure.size
@@ -92,13 +128,15 @@ def _place(number: int, structure: Structure, free: int, after_last: int) -> Par
     if end > after_last or size_bytes < max(structure.min_size, SECTOR_BYTES):
         needed = (first * SECTOR_BYTES) + max(structure.size or 0, structure.min_size)
         raise BuildError(
-            f"does not fit: it needs the disk to have {needed} bytes and room for the table at its end, "
-            f"and the disk has {(after_last + TABLE_SECTORS) * SECTOR_BYTES}",
+            f"does not fit: it needs the disk to have {needed} bytes and {ALIGNMENT_SECTORS * SECTOR_BYTES} free "
+            f"behind them, and the disk has {disk * SECTOR_BYTES}",
             where=f"structure {structure.name}",
             resolution="make the image larger (--size), or the structure smaller in meta/gadget.yaml",
         )
     return Partition(number=number, structure=structure, first=first, last=end - 1)
 
 
-def _align_up(sector: int) -> int:
-    return -(-sector // ALIGNMENT_SECTORS) * ALIGNMENT_SECTORS
+def _first(structure: Structure, free: int) -> int:
+    if structure.offset is not None:
+        return structure.offset // SECTOR_BYTES
+    return max(FIRST_SECTOR, -(-free // ALIGNMENT_SECTORS) * ALIGNMENT_SECTORS) if structure.is_partition else free

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import Field, field_validator, model_validator
 
 from coreimage.disk_image.filesystems import debugfs
-from coreimage.disk_image.gpt import read_table
+from coreimage.disk_image.table import read_partitions
 from coreimage.errors import BuildError, UsageError
 from coreimage.model import Value
 from coreimage.process import Run
@@ -77,7 +77,7 @@ def generated_password() -> str:
 def personalise(image: Path, login: Login, epoch: int, *, run: Run, work_folder: Path) -> None:
     """Adds the user `admin` to a raw image in place. Raises UsageError when the image has a login already."""
     hashed = _hashed(login.password, run=run) if login.password else "*"
-    writable = next((entry for entry in read_table(image) if entry.name == "writable"), None)
+    writable = next((entry for entry in read_partitions(image) if entry.name == "writable"), None)
     if writable is None:
         raise BuildError("has no partition called writable", where=str(image), resolution="is this one of our images?")
     place = f"{image}?offset={writable.offset_bytes}"

@@ -202,6 +202,8 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
         },
         disk_image: {
             "pack_gadget": lambda folder, **k: rooms.blob("gadget"),
+            "unpack_gadget": lambda ref, folder, **k: folder,
+            "publish_gadget": lambda folder, **k: None,
             "fetch_image": lambda image, target, **k: target,
         },
         boot_test: {"boot_tests": rooms.boots_under, "require_boot": require_boot},

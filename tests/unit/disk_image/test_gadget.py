@@ -27,7 +27,13 @@ def _changed(structure: int, **changes: object) -> str:
     return yaml.safe_dump({key: document[key] for key in document})
 
 
-@pytest.mark.parametrize(("device", "first"), [("generic_amd64", ["grub"]), ("generic_arm64", [])])
+def _volume(**changes: object) -> str:
+    document = _document()
+    document["volumes"]["pc"].update(changes)  # type: ignore[index]
+    return yaml.safe_dump(document)
+
+
+@pytest.mark.parametrize(("device", "first"), [("generic_amd64", ["grub"]), ("generic_arm64", []), ("uboot_arm64", [])])
 def test_the_shipped_gadgets_are_valid(device: str, first: list[str]) -> None:
     names = [structure.name for structure in load_gadget(GADGETS / device).structures]
     assert names == [*first, "system-boot", "system-a", "system-b", "writable"]
@@ -39,14 +45,28 @@ def test_the_shipped_gadgets_are_valid(device: str, first: list[str]) -> None:
         (_changed(2, filesytem="ext4"), "system-a", "did you mean 'filesystem'"),
         (_changed(2, filesystem="vfat"), "system-a", "needs `filesystem: ext4`"),
         (_changed(2, size="1T"), "system-a.size", "a size is a whole number"),
-        (_changed(2, size=1000), "system-a.size", "multiple of 512"),
+        (_changed(2, size=1000), "system-a", "multiple of 512"),
         (_changed(3, role="system-a"), "system-b", "the role system-a is there twice"),
         (_changed(3, role="system-a"), "structure", "no structure has the role system-b"),
         (_changed(3, name="system-a"), "system-a", "the name is there twice"),
         (_changed(3, size=None), "system-b", "only the last structure may have no size"),
         (_changed(1, content=[{"source": "../x", "target": "x"}]), "system-boot.content", "stays inside its folder"),
-        (_changed(1, content=[{"source": "x", "target": "/x"}]), "system-boot.content", "stays inside its folder"),
+        (_changed(1, content=[{"source": "x", "target": "/../x"}]), "system-boot.content", "stays inside its folder"),
         (_changed(0, offset_write=None), "grub", "offset-write"),
+        (_changed(0, offset_write="mbr-92"), "grub.offset-write", "OFFSET"),
+        (_changed(0, offset_write="gap+92"), "grub", "relative to 'gap', which is no structure"),
+        (_changed(2, type="0C"), "system-a", "schema gpt needs a GUID"),
+        (_changed(2, type="wrong"), "system-a.type", "two hex digits, a GUID"),
+        (_changed(2, type="bare"), "system-a", "needs a partition"),
+        (_changed(0, size=4097), "grub", "size 4097 is not a multiple of 512"),
+        (_changed(0, filesystem="vfat"), "grub", "have a filesystem"),
+        (_changed(1, content=[{"source": "x"}]), "system-boot.content", "either `source` and `target`, or `image`"),
+        (_changed(1, content=[{"image": "x"}]), "system-boot", "takes no `image`"),
+        (_changed(2, content=[{"source": "x", "target": "y"}]), "system-a", "files can only go on"),
+        (_volume(schema="mbr"), "system-boot", "schema mbr needs two hex digits"),
+        (_volume(schema="mbr"), "writable", "room for 4 partitions, and this is one more"),
+        (_volume(bootloader="lk"), "volumes.pc.bootloader", "'grub' or 'u-boot'"),
+        (_volume(shema="gpt"), "volumes.pc.shema", "did you mean 'schema'"),
         ("volumes: [", "yaml", "expected"),
     ],
 )

@@ -26,7 +26,7 @@ def test_sectors_of_the_default_disk() -> None:
         ("system-boot", 16384, 1064959),
         ("system-a", 1064960, 3162111),
         ("system-b", 3162112, 5259263),
-        ("writable", 5259264, 7616511),
+        ("writable", 5259264, 7614463),
     ]
 
 
