@@ -179,9 +179,13 @@ class Build:
     def image(self, candidate: Candidate) -> DiskImage:
         device = self.project.config.devices[candidate.device]
         gadget = disk_image.pack_gadget(self.project.path(device.gadget), store=self.store)
-        self.steps.take("", images.publish_gadget, gadget, site=self.site)
+        self.offer(gadget)
         title = f"Making the disk image of {candidate.device}"
         return self.steps.take(title, images.assemble_image, candidate, gadget, device.architecture, site=self.site)
+
+    def offer(self, gadget: ArtifactRef) -> None:
+        """Whoever flashes the image elsewhere takes the gadget by its name."""
+        self.steps.take("", images.publish_gadget, gadget, site=self.site)
 
     def boots(self, image: DiskImage) -> tuple[BootReport, ...]:
         if not self.config.boot_test:

@@ -78,6 +78,9 @@ class Foreseen(Build):
     def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
         """The next build's business."""
 
+    def offer(self, gadget: ArtifactRef) -> None:
+        """The next build's business, too."""
+
 
 class Lookup:
     """Takes only what tells of the archives; everything else is looked up among the remembered results."""

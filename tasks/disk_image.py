@@ -23,8 +23,8 @@ _ARCHIVE_MASTER = f"{WEB_ROOT}gpg/archive-master.tar.xz"
 def publish_gadget(gadget: ArtifactRef, *, site: Site) -> None:
     """What `flash` takes by name; publishing the same again changes nothing."""
     store = site.store()
-    with tempfile.TemporaryDirectory(prefix="gadget-") as name:
-        folder = disk_image.unpack_gadget(gadget, Path(name), store=store)
+    with workspace("gadget") as work:
+        folder = disk_image.unpack_gadget(gadget, work / "gadget", store=store)
         disk_image.publish_gadget(folder, store=store, signer=site.signer(), run=run)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from coreimage.model import OPENPGP_MESSAGE, Sha256, Value
 from coreimage.process import Run
 from coreimage.signing import Role, Signer, open_inline
 from coreimage.storage import Store
+from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.disk_image")
 
@@ -52,8 +52,7 @@ def publish_gadget(package: Path, *, store: Store, signer: Signer, run: Run) -> 
 
     Raises ConfigError when the gadget is not valid, ConflictError when somebody else publishes the same name now.
     """
-    with tempfile.TemporaryDirectory(prefix="gadget-") as name:
-        work = Path(name)
+    with workspace("gadget") as work:
         folder = open_gadget(package, work, run=run)
         snap = pack_snap(folder, work / "gadget.snap", run=run)
         content = snap.read_bytes()
