@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from coreimage import system_image
@@ -18,6 +19,7 @@ from tasks.site import Site
 def publish_keyrings(*, site: Site) -> None:
     """Devices trust the channel through these; writing them again changes nothing. The channels' end is moved too."""
     store, signer = site.store(), site.signer()
+    system_image.end_overlaps(Path(site.keys_folder), store=store, now=_now)
     system_image.publish_keyrings(store=store, signer=signer, now=_now)
     system_image.renew_channels(store=store, signer=signer, now=_now)
 

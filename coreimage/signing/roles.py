@@ -29,8 +29,15 @@ class Signer(Protocol):
         """One OpenPGP message that holds the content, uncompressed, and its signature."""
         ...
 
-    def fingerprint(self, role: Role) -> str: ...
+    def has(self, role: Role) -> bool:
+        """Whether the private key is on this machine."""
+        ...
+
+    def fingerprint(self, role: Role) -> str:
+        """Of the key that signs now."""
+        ...
 
     def public_key(self, role: Role) -> bytes:
-        """The binary export of the public key, which is a keyring for `verify_detached`."""
+        """The binary export of the public keys that count for the role, which is a keyring for `verify_detached`: the
+        current one first; while a key is being replaced, also the one before or after it."""
         ...

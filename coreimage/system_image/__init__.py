@@ -19,29 +19,38 @@ from coreimage.system_image.expiry import ending_keyrings
 from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
 from coreimage.system_image.importer import import_build
 from coreimage.system_image.keyrings import heal_keyrings, publish_keyrings
+from coreimage.system_image.masters import Medium, export_keyrings, import_keyrings, move_masters, sign_keyrings
 from coreimage.system_image.promotion import promote, roll_back, set_phase, tag_image
 from coreimage.system_image.release import release_candidate
+from coreimage.system_image.rotation import OVERLAP, Rotation, end_overlaps, revoke_key, rotate_key, sign_anew
 from coreimage.system_image.tree import heal_pair
 from coreimage.system_image.verify import repair_tree, verify_store, verify_tree, verify_web
 from coreimage.system_image.version_tarball import Server
 
 __all__ = [
+    "OVERLAP",
     "Change",
     "Finding",
     "Findings",
+    "Medium",
     "Orphan",
+    "Rotation",
     "Server",
     "WaitingCandidate",
     "alias_channel",
     "collect_orphans",
     "create_channel",
     "create_device",
+    "end_overlaps",
     "ending_keyrings",
     "expire_versions",
+    "export_keyrings",
     "heal_keyrings",
     "heal_pair",
     "hide_channel",
     "import_build",
+    "import_keyrings",
+    "move_masters",
     "orphans",
     "promote",
     "publish_keyrings",
@@ -52,10 +61,14 @@ __all__ = [
     "rename_channel",
     "renew_channels",
     "repair_tree",
+    "revoke_key",
     "roll_back",
+    "rotate_key",
     "set_device_keyring",
     "set_phase",
     "show_channel",
+    "sign_anew",
+    "sign_keyrings",
     "tag_image",
     "verify_store",
     "verify_tree",

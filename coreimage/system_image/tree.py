@@ -184,11 +184,12 @@ def _write_pair(store: Store, signer: Signer, key: str, content: bytes) -> bool:
 
 
 def _signs(signature: bytes, content: bytes, signer: Signer) -> bool:
+    """By the key that signs now: a pair that a former key signed is made anew."""
     try:
-        verify_detached(content, signature, [signer.public_key(Role.IMAGE_SIGNING)])
+        made_by = verify_detached(content, signature, [signer.public_key(Role.IMAGE_SIGNING)])
     except VerificationError:
         return False
-    return True
+    return made_by == signer.fingerprint(Role.IMAGE_SIGNING)
 
 
 def _says(message: bytes, content: bytes, signer: Signer) -> bool:

@@ -130,7 +130,7 @@ class RememberingSigner:
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
         self._signatures: dict[tuple[str, Role, bytes], bytes] = {}
-        self.fingerprint, self.public_key = signer.fingerprint, signer.public_key
+        self.has, self.fingerprint, self.public_key = signer.has, signer.fingerprint, signer.public_key
 
     def detached(self, role: Role, content: bytes) -> bytes:
         return self._once("detached", role, content, self._signer.detached)
