@@ -21,7 +21,7 @@ LOG = "text/x-log; charset=utf-8"
 """How something was made, not what was made: artifacts of this type stay out of every identity."""
 OPENPGP_SIGNATURE = "application/pgp-signature"
 OPENPGP_MESSAGE = "application/pgp"
-DISK_IMAGE_XZ = "application/x-raw-disk-image+xz"
+DISK_IMAGE_ZSTD = "application/x-raw-disk-image+zstd"
 
 
 class Value(BaseModel):

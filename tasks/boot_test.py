@@ -16,6 +16,6 @@ def boot_test(image: DiskImage, firmwares: tuple[Firmware, ...], *, site: Site) 
     """Raises BootError for an image that does not boot under one of them, so that only a pass is remembered."""
     store = site.store()
     with workspace("boot") as work:
-        raw = disk_image.fetch_image(image, work / "disk.img", store=store)
+        raw = disk_image.fetch_image(image, work / "disk.img", store=store, run=run)
         reports = room.boot_tests(raw, image.raw_sha256, firmwares, store=store, run=run, spawn=spawn, work_folder=work)
     return tuple(room.require_boot(report) for report in reports)

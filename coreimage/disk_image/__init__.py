@@ -1,6 +1,6 @@
 """From an image version to a bootable disk."""
 
-from coreimage.disk_image.assembly import AssembledImage, assemble
+from coreimage.disk_image.assembly import AssembledImage, assemble, sparse_sha256
 from coreimage.disk_image.gadget import Gadget, load_gadget
 from coreimage.disk_image.gadget_package import (
     GadgetDescription,
@@ -40,6 +40,7 @@ __all__ = [
     "personalise",
     "publish_gadget",
     "require_architecture",
+    "sparse_sha256",
     "store_image",
     "unpack_gadget",
 ]

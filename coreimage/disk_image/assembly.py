@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import yaml
 
 from coreimage.disk_image import filesystems, grub
 from coreimage.disk_image.boot_files import boot_files
-from coreimage.disk_image.gadget import Gadget, Structure, load_gadget
+from coreimage.disk_image.gadget import Gadget, Role, Structure, load_gadget
 from coreimage.disk_image.layout import DEFAULT_SIZE_GB, ImageIdentity, Layout, image_size_bytes, plan_layout
-from coreimage.disk_image.payload import Contents, read_contents, unpacked_tar
+from coreimage.disk_image.payload import Contents, unpack
 from coreimage.disk_image.table import write_raw, write_table
 from coreimage.errors import BuildError, HostError, ProcessError
 from coreimage.model import Value
@@ -30,14 +30,16 @@ _EXT4_OVERHEAD = 0.05
 """Inode tables (256 bytes per 16 KiB) and bitmaps, as part of a filesystem; the journal and reserve come on top."""
 _JOURNAL_BYTES = 32 << 20
 _FAT_RESERVE_BYTES = 8 << 20
+_FILLED: tuple[tuple[Role, str], ...] = (("system-a", "system"), ("system-data", "writable"))
+"""Filesystems that are made of what the tarballs have below a folder."""
+_MKFS_AT_ONCE = 2
 
 
 class AssembledImage(Value):
-    """A raw image at `path`; its digest counts holes as the zeros that they read as."""
+    """A raw image at `path`, sparse; `raw_size_bytes` counts its holes."""
 
     path: Path
     identity: ImageIdentity
-    raw_sha256: str
     raw_size_bytes: int
 
 
@@ -58,30 +60,33 @@ def assemble(
     be written or the disk is full, VerificationError for a hostile tarball, ConfigError for a bad gadget, BuildError
     when something does not fit; `output` is untouched then.
     """
-    with _writing(output, run) as image, tempfile.TemporaryDirectory(prefix="assemble-", dir=work_folder) as name:
-        work = Path(name)
-        on_step = on_step or _quiet
+    on_step = on_step or _quiet
+    with (
+        _writing(output, run) as image,
+        workspace("assemble", parent=work_folder, run=run) as work,
+        ThreadPoolExecutor(_MKFS_AT_ONCE, "mkfs") as pool,
+    ):
         gadget = load_gadget(gadget_folder)
         layout = plan_layout(gadget, size_bytes or image_size_bytes(DEFAULT_SIZE_GB))
-        on_step("read the tarballs")
-        tars = [unpacked_tar(p, work / f"{n}.tar", layout.size_bytes, run=run) for n, p in enumerate(parts)]
-        contents = read_contents([(str(part), tar) for part, tar in zip(parts, tars, strict=True)])
-        check_sizes(contents, layout)
         write_table(image, layout, identity)
         write_raw(image, gadget, gadget_folder, layout)
-        on_step("make the root filesystem")
+        slot_b = layout.by_role("system-b")
+        filling = [pool.submit(filesystems.empty_ext4, image, slot_b, identity, run=run)]
+        on_step("unpack the tarballs")
         tree = work / "tree"
         tree.mkdir()
-        _make_ext4(image, tars, tree, layout, identity, run=run)
-        on_step("make the boot partition")
+        check_sizes(unpack(parts, tree, layout.size_bytes, run=run), layout)
+        on_step("make the filesystems")
+        for role, root in _FILLED:
+            partition = layout.by_role(role)
+            filling.append(pool.submit(filesystems.fill_ext4, image, partition, tree / root, identity, run=run))
         record = _record(identity, [part.name for part in parts])
         boot = boot_files(tree, gadget, gadget_folder, identity, record, work=work, run=run)
         filesystems.make_fat(image, layout.by_role("system-boot"), boot, identity, run=run)
         _embed_grub(image, gadget, layout, work, identity, run=run)
-        on_step("compute the digest")
-        return AssembledImage(
-            path=output, identity=identity, raw_sha256=sparse_sha256(image), raw_size_bytes=layout.size_bytes
-        )
+        for filled in filling:
+            filled.result()
+        return AssembledImage(path=output, identity=identity, raw_size_bytes=layout.size_bytes)
 
 
 def _quiet(step: str) -> None:
@@ -109,7 +114,7 @@ def _check_room(needed_bytes: int, room_bytes: int, structure: Structure) -> Non
 
 
 def sparse_sha256(image: Path) -> str:
-    """The digest of a file, without reading its holes from the disk."""
+    """The digest of a file whose holes count as the zeros that they read as, and are not read."""
     digest, zeros = hashlib.sha256(), bytes(1 << 20)
     with image.open("rb", buffering=0) as file:
         position, size = 0, os.fstat(file.fileno()).st_size
@@ -162,12 +167,6 @@ def _explained(error: OSError | ProcessError, output: Path) -> Exception:
     return error
 
 
-def _make_ext4(
-    image: Path, tars: Sequence[Path], tree: Path, layout: Layout, identity: ImageIdentity, *, run: Run
-) -> None:
-    system, writable = layout.by_role("system-a"), layout.by_role("system-data")
-    filesystems.fill_ext4(image, tars, tree, identity, system=system, writable=writable, run=run)
-    filesystems.empty_ext4(image, layout.by_role("system-b"), identity, run=run)
 
 
 def _embed_grub(image: Path, gadget: Gadget, layout: Layout, work: Path, identity: ImageIdentity, *, run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,45 +17,23 @@ _ROOT_INODE = 2
 _FIRST_INODE = 11
 """The first that is not reserved (ext4 on-disk format, "special inodes"): lost+found."""
 
-# One sandbox for unpacking and mkfs, since owners, modes and file capabilities exist only inside it.
+# In the sandbox that unpacked it: owners, modes and file capabilities are right only for the ids that it maps.
 _FILL = """
-umask 022
-trap 'rm -rf "$tree/system" "$tree/writable"' EXIT
-mkdir -p "$tree/system" "$tree/writable"
-for tar in "$@"; do
-    tar --extract --file "$tar" --directory "$tree" --numeric-owner --same-owner --preserve-permissions \
-        --delay-directory-restore --xattrs --xattrs-include='*'
-done
-find "$tree" -newermt "@$epoch" -exec touch --no-dereference --date "@$epoch" {} +
-$system
-$writable
-rm -rf "$tree/system" "$tree/writable"
-chown -R 0:0 "$tree"
-chmod -R u+rwX "$tree"
+source=$1 epoch=$2; shift 2
+mkdir -p "$source"
+find "$source" -newermt "@$epoch" -exec touch --no-dereference --date "@$epoch" {} +
+"$@"
+rm -rf "$source"
 """
 
 
-def fill_ext4(
-    image: Path,
-    tars: Iterable[Path],
-    tree: Path,
-    identity: ImageIdentity,
-    *,
-    system: Partition,
-    writable: Partition,
-    run: Run,
-) -> None:
-    """Unpacks plain tars in order and makes the filesystems of slot a and `writable` from them.
-
-    What belongs to neither (`assets/`, `boot/`, `hardware.yaml`) is left in `tree`, owned by us.
-    """
+def fill_ext4(image: Path, partition: Partition, source: Path, identity: ImageIdentity, *, run: Run) -> None:
+    """Makes a filesystem of what is below `source`, which is gone afterwards. No time in it is later than the epoch."""
     with _settings(identity) as env:
-        script = _FILL.replace("$system", _quoted(mkfs_ext4(image, system, identity, tree / "system")))
-        script = script.replace("$writable", _quoted(mkfs_ext4(image, writable, identity, tree / "writable")))
-        script = f"tree={_quote(tree)}; epoch={identity.epoch}\n{script}"
-        run(["sh", "-eu", "-c", script, "fill", *(str(tar) for tar in tars)], sandbox=Sandbox.ROOT, env=env)
-    for partition in (system, writable):
-        fix_times(image, partition, identity, run=run)
+        mkfs = mkfs_ext4(image, partition, identity, source)
+        argv = ["sh", "-eu", "-c", _FILL, "fill", str(source), str(identity.epoch), *mkfs]
+        run(argv, sandbox=Sandbox.ROOT, env=env)
+    fix_times(image, partition, identity, run=run)
 
 
 def empty_ext4(image: Path, partition: Partition, identity: ImageIdentity, *, run: Run) -> None:
@@ -150,11 +128,3 @@ def _settings(identity: ImageIdentity) -> Iterator[dict[str, str]]:
     epoch = str(identity.epoch)
     with as_file(files("coreimage.disk_image") / "files" / "mke2fs.conf") as path:
         yield {"MKE2FS_CONFIG": str(path), "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}
-
-
-def _quoted(argv: Iterable[str]) -> str:
-    return " ".join(_quote(word) for word in argv)
-
-
-def _quote(word: object) -> str:
-    return "'" + str(word).replace("'", "'\\''") + "'"

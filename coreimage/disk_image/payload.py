@@ -1,4 +1,4 @@
-"""The tarballs of an image version: what is in them, checked before anything is unpacked.
+"""The tarballs of an image version: each member checked before it is unpacked.
 
 The first part of a member's name says where it goes (2015's convention): `system/` to slot a, `writable/` and `boot/`
 to those filesystems; `assets/` and `hardware.yaml` hold the kernel. Later tarballs overwrite earlier ones.
@@ -6,20 +6,35 @@ to those filesystems; `assets/` and `hardware.yaml` hold the kernel. Later tarba
 
 from __future__ import annotations
 
-import lzma
+import signal
 import tarfile
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import IO
 
-from coreimage.errors import BuildError, VerificationError
-from coreimage.process import Run
+from coreimage.errors import BuildError, ProcessError, VerificationError
+from coreimage.process import Run, Sandbox
+from coreimage.tarball import written_by
 
 ROOTS = ("system", "writable", "boot", "assets", "hardware.yaml")
-_DECOMPRESSORS = {b"\xfd7zXZ\0": ("xz", "-dc", "-T0"), b"\x1f\x8b": ("gzip", "-dc")}
+_DECOMPRESSORS = {b"\xfd7zXZ\0": ("xz", "-dc", "-T2"), b"\x1f\x8b": ("gzip", "-dc")}
+_CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 4096
 _INODE_BYTES = 256
+
+# The archives come as one stream, each with its end inside.
+_UNPACK = """
+umask 022
+cd "$1"
+tar --extract --ignore-zeros --numeric-owner --same-owner --preserve-permissions \\
+    --delay-directory-restore --xattrs --xattrs-include='*'
+for name in assets boot hardware.yaml; do
+    [ -L "$name" ] || [ ! -e "$name" ] || { chown -R 0:0 "$name"; chmod -R u+rwX "$name"; }
+done
+"""
 
 
 @dataclass
@@ -39,52 +54,112 @@ class Contents:
         return (blocks + folders) * _BLOCK_BYTES + inodes * _INODE_BYTES
 
 
-def unpacked_tar(part: Path, target: Path, limit_bytes: int, *, run: Run) -> Path:
-    """Decompresses a tarball: xz or gzip, told by its first bytes, or plain. Raises BuildError beyond `limit_bytes`."""
-    with part.open("rb") as file:
-        magic = file.read(6)
-    decompressor = next((argv for start, argv in _DECOMPRESSORS.items() if magic.startswith(start)), None)
-    if decompressor is None:
-        return part
-    bounded = ["prlimit", f"--fsize={limit_bytes}", *decompressor, str(part)]
-    with target.open("wb") as file:
-        done = run(bounded, stdout=file, accept=(0, 1, 2, -25, 128 + 25))
-    if target.stat().st_size >= limit_bytes:
-        raise BuildError(
-            f"unpacks to more than the {limit_bytes} bytes of the whole disk",
-            where=str(part),
-            resolution="make the image larger (--size), or look at what is in this tarball",
-        )
-    if done.status:
-        raise VerificationError(
-            f"is damaged: {done.output.strip()}", where=str(part), resolution="download it again: delete this file"
-        )
-    return target
+def unpack(parts: Sequence[Path], tree: Path, limit_bytes: int, *, run: Run) -> Contents:
+    """Decompresses, checks and unpacks tarballs in one pass, in order, and says what they amount to.
 
-
-def read_contents(tars: Sequence[tuple[str, Path]]) -> Contents:
-    """Reads all headers of `(name for messages, plain tar)`. Raises VerificationError for a member that would leave
-    the tree, write through a link, or make a device."""
+    xz, gzip or plain, told by the first bytes. What belongs to no filesystem with owners (`assets/`, `boot/`,
+    `hardware.yaml`) is ours afterwards, the rest is of whom the tarballs say. Raises VerificationError for a damaged
+    one and for a member that would leave the tree, write through a link, or make a device, which does not reach `tar`;
+    BuildError beyond `limit_bytes`.
+    """
     contents = Contents()
-    for name, path in tars:
-        try:
-            with tarfile.open(path, "r:") as tar:
-                _add(contents, tar, name)
-        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
-            raise VerificationError(f"is not a tar archive: {error}", where=name) from error
+    with written_by(partial(pass_checked, parts, contents, limit_bytes, run)) as stream:
+        run(["sh", "-eu", "-c", _UNPACK, "unpack", tree], sandbox=Sandbox.ROOT, stdin=stream)
     return contents
 
 
-def _add(contents: Contents, members: Iterable[tarfile.TarInfo], tarball: str) -> None:
-    for member in members:
-        problem = member_problem(member, contents)
-        if problem:
-            raise VerificationError(
-                f"member {member.name!r} {problem}",
-                where=tarball,
-                resolution="nothing was unpacked; find out where this tarball comes from",
+def pass_checked(parts: Sequence[Path], contents: Contents, limit_bytes: int, run: Run, target: IO[bytes]) -> None:
+    """Writes the tarballs to `target`, uncompressed and one behind the other, and adds to `contents` what they hold.
+
+    Raises as `unpack`; of a refused member nothing has been written.
+    """
+    for part in parts:
+        with _decompressed(part, run) as source:
+            passing = _Passing(source, target, part, limit_bytes)
+            try:
+                with tarfile.open(fileobj=passing, mode="r:") as tar:  # type: ignore[call-overload]
+                    for member in tar:
+                        _add(contents, member, part)
+                        passing.pass_on()
+            except tarfile.TarError as error:
+                raise VerificationError(f"is not a tar archive: {error}", where=str(part)) from error
+            passing.pass_on()
+            passing.drain()
+
+
+def _decompressed(part: Path, run: Run) -> AbstractContextManager[IO[bytes]]:
+    with part.open("rb") as file:
+        magic = file.read(6)
+    argv = next((argv for start, argv in _DECOMPRESSORS.items() if magic.startswith(start)), None)
+    return part.open("rb") if argv is None else written_by(partial(_decompress, part, argv, run))
+
+
+def _decompress(part: Path, argv: Sequence[str], run: Run, target: IO[bytes]) -> None:
+    """A reader that has seen enough, and is gone, is no damage."""
+    try:
+        run([*argv, str(part)], stdout=target, accept=(0, -signal.SIGPIPE))
+    except ProcessError as error:
+        raise VerificationError(
+            f"is damaged: {' '.join(error.last_lines)}",
+            where=str(part),
+            resolution="download it again: delete this file",
+        ) from error
+
+
+class _Passing:
+    """An archive that `tarfile` reads from front to back, on its way to `target`.
+
+    What `tarfile` skips, the content of members that were checked, goes on at once; what it looks at, the headers,
+    waits for `pass_on`.
+    """
+
+    def __init__(self, source: IO[bytes], target: IO[bytes], part: Path, limit_bytes: int) -> None:
+        self._source, self._target, self._part, self._limit_bytes = source, target, part, limit_bytes
+        self._position = 0
+        self._waiting = bytearray()
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        chunk = self._next(size)
+        self._waiting += chunk
+        return chunk
+
+    def seek(self, position: int) -> None:
+        while self._position < position and (chunk := self._next(min(position - self._position, _CHUNK_BYTES))):
+            self._target.write(chunk)
+
+    def pass_on(self) -> None:
+        self._target.write(self._waiting)
+        self._waiting.clear()
+
+    def drain(self) -> None:
+        """Reads what comes behind the archive's end, so that damage there is found too."""
+        while self._next(_CHUNK_BYTES):
+            pass
+
+    def _next(self, size: int) -> bytes:
+        chunk = self._source.read(size)
+        self._position += len(chunk)
+        if self._position > self._limit_bytes:
+            raise BuildError(
+                f"unpacks to more than the {self._limit_bytes} bytes of the whole disk",
+                where=str(self._part),
+                resolution="make the image larger (--size), or look at what is in this tarball",
             )
-        _record(contents, member)
+        return chunk
+
+
+def _add(contents: Contents, member: tarfile.TarInfo, part: Path) -> None:
+    problem = member_problem(member, contents)
+    if problem:
+        raise VerificationError(
+            f"member {member.name!r} {problem}",
+            where=str(part),
+            resolution="no image was made; find out where this tarball comes from",
+        )
+    _record(contents, member)
 
 
 def member_problem(member: tarfile.TarInfo, contents: Contents) -> str:
@@ -95,13 +170,21 @@ def member_problem(member: tarfile.TarInfo, contents: Contents) -> str:
         return "has a name that could leave the tree"
     if parts[0] not in ROOTS:
         return f"is in none of {', '.join(ROOTS)}"
-    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        return "is a device node, FIFO or of an unknown type"
+    if problem := _kind_problem(member, top=len(parts) == 1):
+        return problem
     parents = {"/".join(parts[:count]) for count in range(1, len(parts))}
     if parents & contents.links or (member.isdir() and name in contents.links):
         return "would be written through a symbolic link"
     if member.islnk() and member.linkname not in contents.files:
         return f"is a hard link to {member.linkname!r}, which is no file of this tree"
+    return ""
+
+
+def _kind_problem(member: tarfile.TarInfo, *, top: bool) -> str:
+    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+        return "is a device node, FIFO or of an unknown type"
+    if top and not (member.isreg() if member.name == "hardware.yaml" else member.isdir()):
+        return "is not what belongs at the top"
     return ""
 
 

@@ -1,6 +1,6 @@
 """Deterministic tar, compression, safe unpacking."""
 
-from coreimage.tarball.compression import MAXIMUM, XzFilter, compress_xz, gzip_writer
+from coreimage.tarball.compression import MAXIMUM, XzFilter, compress_xz, gzip_writer, written_by
 from coreimage.tarball.reading import Limits, MemberCheck, check_members, extract
 from coreimage.tarball.writing import TarWriter, directory, normalise, regular, symlink
 
@@ -18,4 +18,5 @@ __all__ = [
     "normalise",
     "regular",
     "symlink",
+    "written_by",
 ]

@@ -78,7 +78,7 @@ def compress_xz(
     chain = lzma if filters is XzFilter.NONE else [f"--{filters.value}", *lzma]
     argv = ["xz", "--stdout", f"--threads={max(2, threads)}", f"--block-size={_BLOCK_SIZE}", f"--check={check}"]
     try:
-        with target.open("wb") as file, _written_by(produce) as content:
+        with target.open("wb") as file, written_by(produce) as content:
             run([*argv, *chain], stdin=content, stdout=file)
     except BaseException:
         target.unlink(missing_ok=True)
@@ -87,16 +87,24 @@ def compress_xz(
 
 
 @contextmanager
-def _written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
+def written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
     """The reading end of a pipe that `produce` fills in a thread of its own; children belong to the calling thread.
 
-    The reading end is closed before the thread is awaited: a producer whose reader is gone ends too.
+    The reading end is closed before the thread is awaited: a producer whose reader is gone ends too. When both fail,
+    what `produce` raised is raised, since its reader failed for want of what it had promised.
     """
     reading, writing = os.pipe()
     with ThreadPoolExecutor(1) as pool:
         with os.fdopen(reading, "rb") as reader:
             filled = pool.submit(_fill, produce, writing)
-            yield reader
+            try:
+                yield reader
+            except Exception as error:
+                reader.close()
+                cause = filled.exception()
+                if cause is not None and not isinstance(cause, BrokenPipeError):
+                    raise cause from error
+                raise
         filled.result()
 
 

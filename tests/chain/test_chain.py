@@ -59,12 +59,12 @@ def test_the_login_is_in_the_image_alone(chain: Chain) -> None:
     """No hash of a password is in anything that is published, and the password itself is nowhere."""
     store = chain.workshop.folder / "var/store"
     (rootfs,) = store.glob("cdimage/*/*/*/*/*core-amd64.tar.gz")
-    (image,) = store.glob("images/**/*.xz")
+    (image,) = store.glob("images/**/*.zst")
 
     shadow = _output("tar", "-xzOf", rootfs, "etc/shadow")
     assert {line.split(":")[1] for line in shadow.splitlines()} <= {"*", "!", "!*"}
     assert _occurrences("admin:$6$", f"cat {chain.image}") == 1, "this is how a login looks"
-    assert _occurrences("admin:$6$", f"xz -dc {image}") == 0
+    assert _occurrences("admin:$6$", f"zstd -dc {image}") == 0
     assert _occurrences(chain.password, f"cat {chain.image}") == 0
 
 

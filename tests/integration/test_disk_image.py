@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from coreimage.disk_image import (
     convert,
     fetch_image,
     personalise,
+    sparse_sha256,
     store_image,
 )
 from coreimage.disk_image.gpt import read_table
 from coreimage.errors import BuildError, HostError, UsageError, VerificationError
 from coreimage.process import run
+from coreimage.signing import GnupgSigner, Role, verify_detached
 from coreimage.storage import open_store
 from tests.boot.synthetic import EPOCH, GADGET, IDENTITY, Member, device_tarball, tarball
 
@@ -112,7 +114,7 @@ def test_another_folder_umask_and_user_give_the_same_bytes(image: AssembledImage
         again = _assemble(tmp_path / "elsewhere", "another.img")
     finally:
         os.umask(previous)
-    assert again.raw_sha256 == image.raw_sha256
+    assert sparse_sha256(again.path) == sparse_sha256(image.path)
 
 
 def test_a_login_is_added_once_and_fits_the_filesystem(image: AssembledImage, tmp_path: Path) -> None:
@@ -130,15 +132,22 @@ def test_a_login_is_added_once_and_fits_the_filesystem(image: AssembledImage, tm
         personalise(mine, login, EPOCH, run=run, work_folder=tmp_path)
 
 
-def test_through_the_store_and_back(image: AssembledImage, tmp_path: Path) -> None:
+def test_through_the_store_and_back(image: AssembledImage, signer: GnupgSigner, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
-    stored = store_image(image, store=store, work_folder=tmp_path)
-    listed = [entry.key for entry in store.list("images/")]
+    stored = store_image(image, store=store, signer=signer, run=run, work_folder=tmp_path)
     prefix = "images/test/13/edge/generic_amd64/1"
-    assert listed == [f"{prefix}/SHA256SUMS", f"{prefix}/test-13-edge-generic_amd64-1.img.xz"]
-    back = fetch_image(stored, tmp_path / "back.img", store=store)
-    with back.open("rb") as file:
-        assert hashlib.file_digest(file, "sha256").hexdigest() == image.raw_sha256
+    name = "test-13-edge-generic_amd64-1.img"
+    assert [entry.key.removeprefix(f"{prefix}/") for entry in store.list("images/")] == [
+        "SHA256SUMS",
+        "SHA256SUMS.gpg",
+        f"{name}.zst",
+    ]
+    back = fetch_image(stored, tmp_path / name, store=store, run=run)
+    published = tmp_path / "store" / prefix
+    signature = (published / "SHA256SUMS.gpg").read_bytes()
+    verify_detached(published / "SHA256SUMS", signature, [signer.public_key(Role.CDIMAGE)])
+    shutil.copy(published / f"{name}.zst", tmp_path)
+    run(["sha256sum", "--check", "--strict", published / "SHA256SUMS"], cwd=tmp_path)
     assert back.stat().st_blocks * 512 < 100 << 20
     qcow2 = convert(back, tmp_path / "back.qcow2", "qcow2", run=run)
     assert qcow2.read_bytes()[:4] == b"QFI\xfb"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from coreimage.disk_image.filesystems import used_inodes
 from coreimage.disk_image.gadget import load_gadget
 from coreimage.disk_image.grub import grubenv, parse_grubenv
 from coreimage.disk_image.layout import image_size_bytes, plan_layout
-from coreimage.disk_image.payload import Contents, read_contents
+from coreimage.disk_image.payload import Contents, pass_checked
 from coreimage.errors import BuildError, VerificationError
+from coreimage.process import run
 
 GADGET = load_gadget(Path(__file__).parents[3] / "deployments" / "gadgets" / "generic_amd64")
+LIMIT = 1 << 32
 LINK = ("system/lib", tarfile.SYMTYPE, "/tmp")
 
 
@@ -27,6 +30,19 @@ def _tar(path: Path, *members: tuple[str, bytes, str]) -> Path:
     return path
 
 
+def _passed(*parts: Path) -> tuple[Contents, bytes]:
+    contents, stream = Contents(), io.BytesIO()
+    pass_checked(parts, contents, LIMIT, run, stream)
+    return contents, stream.getvalue()
+
+
+def _end(path: Path) -> int:
+    """Where the last member's content ends, in whole blocks."""
+    with tarfile.open(path) as tar:
+        tar.getmembers()
+        return tar.offset
+
+
 @pytest.mark.parametrize(
     ("members", "problem"),
     [
@@ -36,6 +52,8 @@ def _tar(path: Path, *members: tuple[str, bytes, str]) -> Path:
         ([("etc/passwd", tarfile.REGTYPE, "")], "is in none of system, writable"),
         ([("system/dev/sda", tarfile.BLKTYPE, "")], "device node"),
         ([("system/pipe", tarfile.FIFOTYPE, "")], "FIFO"),
+        ([("system", tarfile.SYMTYPE, "/etc")], "belongs at the top"),
+        ([("hardware.yaml", tarfile.SYMTYPE, "/etc/shadow")], "belongs at the top"),
         ([LINK, ("system/lib/x", tarfile.REGTYPE, "")], "through a symbolic link"),
         ([LINK, ("system/lib", tarfile.DIRTYPE, "")], "through a symbolic link"),
         ([("system/x", tarfile.LNKTYPE, "/etc/shadow")], "is a hard link to"),
@@ -43,21 +61,53 @@ def _tar(path: Path, *members: tuple[str, bytes, str]) -> Path:
 )
 def test_hostile_members_are_refused(tmp_path: Path, members: list[tuple[str, bytes, str]], problem: str) -> None:
     with pytest.raises(VerificationError, match=problem):
-        read_contents([("part", _tar(tmp_path / "p.tar", *members))])
+        _passed(_tar(tmp_path / "p.tar", *members))
 
 
 def test_a_later_tarball_cannot_write_through_a_link_of_an_earlier_one(tmp_path: Path) -> None:
     first = _tar(tmp_path / "1.tar", LINK)
     second = _tar(tmp_path / "2.tar", ("system/lib/modules", tarfile.REGTYPE, ""))
-    read_contents([("first", first)])
-    with pytest.raises(VerificationError, match="second: member"):
-        read_contents([("first", first), ("second", second)])
+    _passed(first)
+    with pytest.raises(VerificationError, match=r"2\.tar: member"):
+        _passed(first, second)
 
 
 def test_not_a_tar(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"nonsense" * 1000)
     with pytest.raises(VerificationError, match="not a tar archive"):
-        read_contents([("x", tmp_path / "x")])
+        _passed(tmp_path / "x")
+
+
+def test_a_refused_member_is_not_passed_on(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    hostile = _tar(tmp_path / "p.tar", ("system/ok", tarfile.REGTYPE, ""), ("system/../x", tarfile.REGTYPE, ""))
+    with pytest.raises(VerificationError):
+        pass_checked([hostile], Contents(), LIMIT, run, stream)
+    assert stream.getvalue() == hostile.read_bytes()[: tarfile.BLOCKSIZE]
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("sizes", [[], [0], [1, 511, 512, 513], [5000, 0, 1 << 20]])
+def test_archives_are_passed_on_as_they_are(tmp_path: Path, form: int, sizes: list[int]) -> None:
+    """Headers of every kind, contents that end anywhere, and an archive that was cut at its end marker."""
+    paths = [tmp_path / "1.tar", tmp_path / "2.tar"]
+    for path in paths:
+        with tarfile.open(path, "w", format=form) as tar:
+            for number, size in enumerate(sizes):
+                member = tarfile.TarInfo(f"system/{'long' * 50}/{path.stem}-{number}")
+                member.size = size
+                tar.addfile(member, io.BytesIO(os.urandom(size)))
+    paths[0].write_bytes(paths[0].read_bytes().rstrip(b"\0").ljust(max(_end(paths[0]), tarfile.BLOCKSIZE), b"\0"))
+    contents, stream = _passed(*paths)
+    with tarfile.open(fileobj=io.BytesIO(stream), ignore_zeros=True) as tar:
+        assert {member.name: member.size for member in tar} == contents.files
+    assert [*contents.files.values()] == sizes * 2
+
+
+def test_more_than_the_disk_holds_is_refused(tmp_path: Path) -> None:
+    part = _tar(tmp_path / "p.tar", *[(f"system/{n}", tarfile.REGTYPE, "") for n in range(40)])
+    with pytest.raises(BuildError, match=r"p\.tar: unpacks to more than the 10000 bytes"):
+        pass_checked([part], Contents(), 10000, run, io.BytesIO())
 
 
 @pytest.mark.parametrize(
