@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import datetime
 
 import structlog
@@ -56,11 +58,14 @@ def import_build(
     reserved = reserve(place, identity, detail, generated_at(now()), **numbers)
     detail = reserved["channel.ini"]["version_detail"]
 
-    def pool(kind: Kind, file: PublishedFile) -> ArtifactRef:
+    def make(kind: Kind, file: PublishedFile) -> ArtifactRef:
         architecture = architecture_of(device)
         return payload(kind, file.artifact, architecture, compression=compression, store=store, signer=signer, run=run)
 
-    payloads = [pool("ubuntu", rootfs), pool("device", raw_device)]
+    with ThreadPoolExecutor(2, "payload") as pool:
+        sources: tuple[tuple[Kind, PublishedFile], ...] = ("ubuntu", rootfs), ("device", raw_device)
+        made = [pool.submit(copy_context().run, make, kind, file) for kind, file in sources]
+        payloads = [payload.result() for payload in made]
     version = put_version(place, reserved, server, epoch(published.build_id))
     files = tuple(_named(ref) for ref in (*payloads, version))
     candidate = _put_documents(place, reserved, images, image_entry(reserved["version"], detail, description, files))

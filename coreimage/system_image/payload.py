@@ -25,13 +25,13 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-IMPORTER_VERSION = 1
+IMPORTER_VERSION = 2
 """Raise it when the same input gives other bytes: it is part of the cache key."""
 Compression = Literal["fast", "small"]
 Kind = Literal["ubuntu", "device"]
 
 _CUSTOMISE: dict[Kind, Callable[[Path, IO[bytes]], None]] = {"ubuntu": customise_rootfs, "device": unpack_gzip}
-_PRESETS: dict[Compression, int] = {"fast": 2, "small": 9}
+_PRESETS: dict[Compression, int] = {"fast": 0, "small": 9}
 
 
 def payload(
