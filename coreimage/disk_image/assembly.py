@@ -167,8 +167,6 @@ def _explained(error: OSError | ProcessError, output: Path) -> Exception:
     return error
 
 
-
-
 def _embed_grub(image: Path, gadget: Gadget, layout: Layout, work: Path, identity: ImageIdentity, *, run: Run) -> None:
     structure = gadget.by_role("bios-boot")
     if identity.architecture == "amd64" and structure and not structure.content:

@@ -9,7 +9,7 @@ import zlib
 from coreimage.process import Run
 
 PACKAGES = (
-    *("mmdebstrap", "apt", "dpkg", "tar", "xz-utils"),
+    *("mmdebstrap", "apt", "dpkg", "tar", "xz-utils", "zstd"),
     *("e2fsprogs", "dosfstools", "mtools", "grub-common", "grub-pc-bin", "grub-efi-amd64-bin", "grub-efi-arm64-bin"),
 )
 """Debian's names of what makes chroots, tarballs, file systems and boot loaders.
