@@ -23,6 +23,9 @@ from coreimage.storage.directory import DirectoryStore
 from tests.unit.publication.builds import NOON, boot_report, content
 from tests.unit.publication.stores import WatchedStore
 
+# Not children of this process itself: other tests' threads and exit hooks, such as Prefect's, do not survive a fork.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload([__name__])
 TREE = BuildTree(project="debian-core", series="13", image_type="daily-preinstalled")
 
 
@@ -125,12 +128,11 @@ def die_at(root: Path, built: BuildContent, signer: GnupgSigner, call: int, *, a
 def test_killed_at_every_call_a_rerun_completes_with_the_same_id(
     tmp_path: Path, signer: GnupgSigner, after: bool
 ) -> None:
-    fork = multiprocessing.get_context("fork")
     for call in range(1_000):
         root = tmp_path / f"{call}"
         store = DirectoryStore(root)
         built = content(store, logs="of the first run")
-        child = fork.Process(target=die_at, args=(root, built, signer, call), kwargs={"after": after})
+        child = CHILDREN.Process(target=die_at, args=(root, built, signer, call), kwargs={"after": after})
         child.start()
         child.join()
         if child.exitcode == 0:
