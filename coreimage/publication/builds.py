@@ -3,15 +3,51 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from coreimage.errors import NotFoundError
 from coreimage.model import OPENPGP_SIGNATURE, TEXT, ArtifactRef, PublishedBuild, PublishedFile
 from coreimage.publication.build_id import BuildId, build_ids
-from coreimage.publication.documents import Reservation, decode_checksums
+from coreimage.publication.documents import ContentEntry, Reservation, decode_checksums
 from coreimage.publication.layout import CHECKSUMS, SIGNATURE, BuildTree, media_type
 from coreimage.publication.pointers import read_bytes, read_document
-from coreimage.storage import Store
+from coreimage.storage import ObjectInfo, Store
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one listing of a tree says. `taken` are all ids that are reserved or have an object, oldest first."""
+
+    taken: tuple[BuildId, ...]
+    complete: tuple[BuildId, ...]
+    objects: Mapping[BuildId, tuple[ObjectInfo, ...]]
+    contents: frozenset[str]
+    """The keys that say which content has which id."""
+
+    @property
+    def incomplete(self) -> tuple[BuildId, ...]:
+        complete = set(self.complete)
+        return tuple(build_id for build_id in self.taken if build_id not in complete)
+
+
+def survey(tree: BuildTree, *, store: Store) -> Survey:
+    folders: dict[str, list[ObjectInfo]] = {}
+    for info in store.list(f"{tree.prefix}/"):
+        folder, _, name = info.key.removeprefix(f"{tree.prefix}/").partition("/")
+        folders.setdefault(folder if name else "", []).append(info)
+    by_id = {build_id: tuple(folders[str(build_id)]) for build_id in build_ids(folders)}
+    reserved = build_ids(_stem(info.key) for info in folders.get(tree.RESERVATIONS, ()))
+    return Survey(
+        taken=tuple(sorted({*by_id, *reserved})),
+        complete=tuple(
+            build_id
+            for build_id, objects in by_id.items()
+            if any(info.key == tree.key(build_id, CHECKSUMS) for info in objects)
+        ),
+        objects=by_id,
+        contents=frozenset(info.key for info in folders.get(tree.CONTENTS, ())),
+    )
 
 
 def is_complete(tree: BuildTree, build_id: BuildId, *, store: Store) -> bool:
@@ -20,22 +56,23 @@ def is_complete(tree: BuildTree, build_id: BuildId, *, store: Store) -> bool:
 
 def complete_builds(tree: BuildTree, *, store: Store) -> tuple[BuildId, ...]:
     """The builds that readers may take, oldest first."""
-    paths = [info.key.removeprefix(f"{tree.prefix}/").split("/") for info in store.list(f"{tree.prefix}/")]
-    return build_ids(path[0] for path in paths if path[1:] == [CHECKSUMS])
+    return survey(tree, store=store).complete
 
 
-def taken_ids(tree: BuildTree, *, store: Store) -> tuple[BuildId, ...]:
-    """Every id that is reserved or has an object, complete or not, oldest first."""
-    paths = [info.key.removeprefix(f"{tree.prefix}/").split("/") for info in store.list(f"{tree.prefix}/")]
-    return build_ids(path[-1].removesuffix(".json") if path[0] == ".reservations" else path[0] for path in paths)
+def reservation_of(
+    tree: BuildTree, content_sha256: str, found: Survey, *, store: Store
+) -> tuple[BuildId, Reservation] | None:
+    """The id that this content holds, and its reservation.
 
-
-def reserved_id(tree: BuildTree, content_sha256: str, taken: Sequence[BuildId], *, store: Store) -> BuildId | None:
-    """Which of the `taken` ids (oldest first) this content holds. Reruns mostly find theirs at the newest."""
-    for build_id in reversed(taken):
+    Its entry says so; of a publication that was killed before it wrote one, the reservation does.
+    """
+    key = tree.content_key(content_sha256)
+    entry = read_document(store, key, ContentEntry) if key in found.contents else None
+    likely = [build_id for build_id in found.taken if entry and str(build_id) == entry.build_id]
+    for build_id in (*likely, *reversed(found.incomplete), *found.complete[-1:]):
         reservation = read_document(store, tree.reservation_key(build_id), Reservation)
         if reservation and reservation.content_sha256 == content_sha256:
-            return build_id
+            return build_id, reservation
     return None
 
 
@@ -66,6 +103,10 @@ def read_build(tree: BuildTree, build_id: BuildId, *, store: Store) -> Published
         checksums=_ref_of(tree.key(build_id, CHECKSUMS), checksums, TEXT),
         signature=_ref_of(tree.key(build_id, SIGNATURE), signature, OPENPGP_SIGNATURE),
     )
+
+
+def _stem(key: str) -> str:
+    return key.rpartition("/")[2].removesuffix(".json")
 
 
 def _stored(store: Store, key: str) -> bytes:

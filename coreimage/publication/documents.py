@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from coreimage.errors import VerificationError
 from coreimage.model import Architecture, BootReport, DeviceBuild, PackageLock, RootfsBuild, Sha256, Value
@@ -41,8 +41,19 @@ class DeviceInfo(Value):
     lock_sha256: Sha256
 
 
+class Carried(Value):
+    """The files of an architecture that this build could not make anew: those of `build_id`, unchanged."""
+
+    architecture: Architecture
+    build_id: str
+    files: tuple[str, ...]
+
+
 class BuildInfo(Value):
-    """build.json. `epoch` (seconds, UTC) is that of the newest lock; `sources` is sorted by URI and suite."""
+    """build.json. `epoch` (seconds, UTC) is that of the newest lock; `sources` is sorted by URI and suite.
+
+    `architectures` are those built; what was `carried` over from an earlier build is no news to anybody.
+    """
 
     format: Literal[1] = 1
     build_id: str
@@ -57,22 +68,35 @@ class BuildInfo(Value):
     rootfs: tuple[RootfsInfo, ...]
     devices: tuple[DeviceInfo, ...]
     sources: tuple[Source, ...]
+    carried: tuple[Carried, ...] = ()
 
 
 class Reservation(Value):
-    """Says that a build id belongs to this content, and to no other."""
+    """Says that a build id belongs to this content, and to no other; and which builds it carries files over from."""
 
     format: Literal[1] = 1
     build_id: str
     content_sha256: Sha256
+    carried: dict[Architecture, str] = Field(default_factory=dict)
+
+
+class ContentEntry(Value):
+    """Which build id a content has."""
+
+    format: Literal[1] = 1
+    build_id: str
 
 
 class Pending(Value):
-    """The newest published build, tested or not. `moved` is RFC 3339, UTC."""
+    """The newest published build, tested or not, and the newest that was built for each architecture.
+
+    `moved` is RFC 3339, UTC.
+    """
 
     format: Literal[1] = 1
     build_id: str
     moved: str
+    architectures: dict[Architecture, str] = Field(default_factory=dict)
 
 
 class MarkedGood(Value):
@@ -106,7 +130,9 @@ def decode_lock(content: bytes, where: str) -> PackageLock:
         ) from error
 
 
-def build_info(content: BuildContent, build_id: BuildId, locks: Mapping[str, PackageLock]) -> BuildInfo:
+def build_info(
+    content: BuildContent, build_id: BuildId, locks: Mapping[str, PackageLock], carried: tuple[Carried, ...] = ()
+) -> BuildInfo:
     """`locks` is by sha256 and holds every lock that `content` names."""
     return BuildInfo(
         build_id=str(build_id),
@@ -117,6 +143,7 @@ def build_info(content: BuildContent, build_id: BuildId, locks: Mapping[str, Pac
         rootfs=tuple(_rootfs_info(content, build) for build in content.rootfs),
         devices=tuple(_device_info(content, build) for build in content.devices),
         sources=_sources(locks.values()),
+        carried=carried,
     )
 
 

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from coreimage.publication.build_id import BuildId, parse_build_id, utc_day
-from coreimage.publication.builds import complete_builds, taken_ids
-from coreimage.publication.documents import Current, Pending
+from coreimage.publication.builds import Survey, survey
+from coreimage.publication.documents import ContentEntry, Current, Pending, Reservation
 from coreimage.publication.layout import CHECKSUMS, BuildTree
 from coreimage.publication.pointers import read_document
 from coreimage.retention import Dated, expired
@@ -37,12 +37,13 @@ def expire_builds(
     the last `keep_days` days (UTC); today's always, since an id must not be given twice. Incomplete builds count for
     nothing and go when abandoned. With a build goes its reservation: its content, published again, gets a new id.
     """
-    builds = [Dated(build_id, build_id.day) for build_id in complete_builds(tree, store=store)]
+    found = survey(tree, store=store)
+    builds = [Dated(build_id, build_id.day) for build_id in found.complete]
     protected = protected_builds(tree, store=store) | {parse_build_id(build_id) for build_id in pinned}
     old = expired(builds, protected=protected, keep_count=keep_count, keep_days=max(keep_days, 1), today=utc_day(now))
-    removed = sorted([*(item.id for item in old), *_abandoned(tree, store, now)])
+    removed = sorted([*(item.id for item in old), *_abandoned(found, now)])
     for build_id in removed if not dry_run else ():
-        _remove(tree, build_id, store)
+        _remove(tree, build_id, found, store)
         log.info("removed", build=tree.build_prefix(build_id))
     return tuple(str(build_id) for build_id in removed)
 
@@ -52,28 +53,33 @@ def protected_builds(tree: BuildTree, *, store: Store) -> set[BuildId]:
     pending = read_document(store, tree.pending_key, Pending)
     current = read_document(store, tree.current_key, Current)
     named = [good.build_id for good in current.architectures.values()] if current else []
-    return {parse_build_id(build_id) for build_id in [*named, *([pending.build_id] if pending else [])]}
+    newest = [pending.build_id, *pending.architectures.values()] if pending else []
+    return {parse_build_id(build_id) for build_id in [*named, *newest]}
 
 
-def _abandoned(tree: BuildTree, store: Store, now: datetime) -> list[BuildId]:
-    incomplete = set(taken_ids(tree, store=store)) - set(complete_builds(tree, store=store))
-    return [build_id for build_id in incomplete if _is_abandoned(tree, build_id, store, now)]
-
-
-def _is_abandoned(tree: BuildTree, build_id: BuildId, store: Store, now: datetime) -> bool:
+def _abandoned(found: Survey, now: datetime) -> list[BuildId]:
     """Also by its day: the id of a day that goes on must not become free again."""
-    modified = [info.modified for key in _keys(tree, build_id, store) if (info := store.head(key))]
-    return build_id.day < utc_day(now) and all(when < now - ABANDONED_AFTER for when in modified)
+    return [
+        build_id
+        for build_id in found.incomplete
+        if build_id.day < utc_day(now)
+        and all(info.modified < now - ABANDONED_AFTER for info in found.objects.get(build_id, ()))
+    ]
 
 
-def _remove(tree: BuildTree, build_id: BuildId, store: Store) -> None:
+def _remove(tree: BuildTree, build_id: BuildId, found: Survey, store: Store) -> None:
     """The marker first; the reservation last, so that a killed removal leaves an id that is still taken."""
     store.delete([tree.key(build_id, CHECKSUMS)])
-    *files, reservation = _keys(tree, build_id, store)
-    store.delete(files)
-    store.delete([reservation])
+    files = [info.key for info in found.objects.get(build_id, ())]
+    store.delete([*files, *_entry(tree, build_id, store)])
+    store.delete([tree.reservation_key(build_id)])
 
 
-def _keys(tree: BuildTree, build_id: BuildId, store: Store) -> list[str]:
-    files = [info.key for info in store.list(f"{tree.build_prefix(build_id)}/")]
-    return [*files, tree.reservation_key(build_id)]
+def _entry(tree: BuildTree, build_id: BuildId, store: Store) -> list[str]:
+    """The key that says which content has this id, unless another build has that content by now."""
+    reservation = read_document(store, tree.reservation_key(build_id), Reservation)
+    if reservation is None:
+        return []
+    key = tree.content_key(reservation.content_sha256)
+    entry = read_document(store, key, ContentEntry)
+    return [key] if entry and entry.build_id == str(build_id) else []

@@ -11,9 +11,9 @@ from coreimage.errors import NotFoundError, VerificationError
 from coreimage.model import TEXT, Architecture, BootReport, PublishedBuild
 from coreimage.publication.build_id import BuildId, parse_build_id
 from coreimage.publication.builds import is_complete
-from coreimage.publication.documents import Current, MarkedGood
-from coreimage.publication.layout import MARKED_GOOD, BuildTree
-from coreimage.publication.pointers import swap, swap_document
+from coreimage.publication.documents import BuildInfo, Current, MarkedGood
+from coreimage.publication.layout import BUILD_INFO, MARKED_GOOD, BuildTree, is_for
+from coreimage.publication.pointers import read_document, swap, swap_document
 from coreimage.storage import Store
 
 log = structlog.get_logger("coreimage.publication")
@@ -29,9 +29,10 @@ def mark_good(
 ) -> None:
     """Makes this the current build of `architecture`, unless a newer one is already.
 
-    `evidence` is the boot reports, all passed; empty where a channel has no gate. `.marked_good` lists the files found
-    good, one a line, sorted, whatever `current.json` says. Marking again changes nothing. Raises VerificationError
-    for a failed report, NotFoundError when the build is not there or has nothing for this architecture.
+    `evidence` is the boot reports, all passed; empty where a channel has no gate. It stays with the build, whatever
+    `current.json` says, and `.marked_good` lists the files found good, one a line, sorted. Marking again changes
+    nothing. Raises VerificationError for a failed report and for an architecture that was carried over,
+    NotFoundError when the build is not there or has nothing for this architecture.
     """
     failed = [report for report in evidence if not report.passed]
     if failed:
@@ -43,8 +44,11 @@ def mark_good(
     tree = BuildTree(project=published.project, series=published.series, image_type=published.image_type)
     build_id = parse_build_id(published.build_id)
     _check_published(tree, build_id, store)
-    _list_files(tree, build_id, _files_of(published, architecture), store)
+    files = _files_of(published, architecture)
+    _check_not_carried(tree, build_id, architecture, store)
     good = MarkedGood(build_id=str(build_id), marked=now.astimezone(UTC).isoformat(), evidence=tuple(evidence))
+    swap_document(store, tree.evidence_key(build_id, architecture), MarkedGood, lambda kept: kept or good)
+    _list_files(tree, build_id, files, store)
     _move_current(tree, architecture, good, store)
     log.info("marked good", build=published.prefix, architecture=architecture)
 
@@ -56,10 +60,21 @@ def _check_published(tree: BuildTree, build_id: BuildId, store: Store) -> None:
         )
 
 
+def _check_not_carried(tree: BuildTree, build_id: BuildId, architecture: str, store: Store) -> None:
+    info = read_document(store, tree.key(build_id, BUILD_INFO), BuildInfo)
+    for carried in info.carried if info else ():
+        if carried.architecture == architecture:
+            raise VerificationError(
+                f"its files for {architecture} are those of build {carried.build_id}",
+                where=tree.build_prefix(build_id),
+                resolution="test and mark that build",
+            )
+
+
 def _files_of(published: PublishedBuild, architecture: str) -> tuple[str, ...]:
     """The tarballs of an architecture, as the original lists them: the rootfs and every device."""
     names = [file.name for file in published.files if file.name.endswith(".tar.gz")]
-    found = tuple(name for name in names if f"-{architecture}." in name)
+    found = tuple(name for name in names if is_for(name, architecture))
     if not found:
         raise NotFoundError(
             f"nothing in this build is for {architecture}",

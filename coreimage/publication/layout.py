@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
+from typing import ClassVar
 
 from coreimage.config import Word
 from coreimage.errors import UsageError
@@ -16,6 +17,9 @@ CHECKSUMS = "SHA256SUMS"
 """Written last: a build without it does not exist for readers."""
 SIGNATURE = "SHA256SUMS.gpg"
 MARKED_GOOD = ".marked_good"
+EVIDENCE = "evidence"
+"""The folder of a build for what was found out about it later."""
+PAGE = "index.html"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _MEDIA_TYPES = {".gz": TAR_GZ, ".json": JSON, ".manifest": TEXT, ".filelist": TEXT, ".log": LOG}
@@ -23,6 +27,9 @@ _MEDIA_TYPES = {".gz": TAR_GZ, ".json": JSON, ".manifest": TEXT, ".filelist": TE
 
 class BuildTree(Value):
     """All builds of one image type of a series. Keys end without `/`."""
+
+    RESERVATIONS: ClassVar[str] = ".reservations"
+    CONTENTS: ClassVar[str] = ".contents"
 
     project: Word
     series: Word
@@ -40,12 +47,14 @@ class BuildTree(Value):
     def current_key(self) -> str:
         return f"{self.prefix}/current.json"
 
-    @property
-    def reservations_prefix(self) -> str:
-        return f"{self.prefix}/.reservations"
-
     def reservation_key(self, build_id: BuildId) -> str:
-        return f"{self.reservations_prefix}/{build_id}.json"
+        return f"{self.prefix}/{self.RESERVATIONS}/{build_id}.json"
+
+    def content_key(self, content_sha256: str) -> str:
+        return f"{self.prefix}/{self.CONTENTS}/{content_sha256}.json"
+
+    def evidence_key(self, build_id: BuildId, architecture: str) -> str:
+        return f"{self.build_prefix(build_id)}/{EVIDENCE}/{architecture}.json"
 
     def build_prefix(self, build_id: BuildId) -> str:
         return f"{self.prefix}/{build_id}"
@@ -101,6 +110,16 @@ def device_stem(codename: str, product: str, build: DeviceBuild) -> str:
     name = build.device.removesuffix(f"_{build.architecture}")
     part = "device" if name == "generic" else f"{name}.device"
     return f"{image_stem(codename, product, build.architecture)}.{part}"
+
+
+def is_listed(name: str) -> bool:
+    """Whether SHA256SUMS has a line for this file of a build: for all that is there before it, and never changes."""
+    return name not in {CHECKSUMS, SIGNATURE, MARKED_GOOD, PAGE} and not name.startswith(f"{EVIDENCE}/")
+
+
+def is_for(name: str, architecture: str) -> bool:
+    """Whether a file of a build belongs to this architecture."""
+    return f"-{architecture}." in name
 
 
 def media_type(name: str) -> str:

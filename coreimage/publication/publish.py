@@ -7,6 +7,7 @@ anywhere is finished by running it again. Two publishers never need to know of e
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -14,11 +15,24 @@ from typing import BinaryIO
 import structlog
 
 from coreimage.errors import ConflictError, NotFoundError, VerificationError
-from coreimage.model import JSON, LOG, OPENPGP_SIGNATURE, TEXT, ArtifactRef, PackageLock, PublishedBuild
+from coreimage.model import (
+    JSON,
+    LOG,
+    OPENPGP_SIGNATURE,
+    TEXT,
+    Architecture,
+    ArtifactRef,
+    PackageLock,
+    PublishedBuild,
+    PublishedFile,
+)
 from coreimage.publication.build_id import BuildId, next_build_id, parse_build_id
-from coreimage.publication.builds import is_complete, read_build, reserved_id, taken_ids
+from coreimage.publication.builds import Survey, read_build, reservation_of, survey
 from coreimage.publication.content import BuildContent, content_sha256
 from coreimage.publication.documents import (
+    BuildInfo,
+    Carried,
+    ContentEntry,
     Pending,
     Reservation,
     build_info,
@@ -29,70 +43,123 @@ from coreimage.publication.documents import (
 from coreimage.publication.layout import (
     BUILD_INFO,
     CHECKSUMS,
-    MARKED_GOOD,
     SIGNATURE,
     BuildTree,
     copied_files,
+    is_for,
+    is_listed,
     media_type,
     tree_of,
 )
-from coreimage.publication.pointers import read_bytes, swap_document
+from coreimage.publication.pointers import read_bytes, read_document, swap_document
 from coreimage.signing import Role, Signer
 from coreimage.storage import Store, read_blob
 
 log = structlog.get_logger("coreimage.publication")
 
 _ATTEMPTS = 50
-_OUTSIDE_CHECKSUMS = {CHECKSUMS, SIGNATURE, MARKED_GOOD}
 
 
-def publish_build(content: BuildContent, *, store: Store, signer: Signer, now: datetime) -> PublishedBuild:
+def publish_build(
+    content: BuildContent, *, carry: Collection[Architecture] = (), store: Store, signer: Signer, now: datetime
+) -> PublishedBuild:
     """Publishes `content` under an id of the day of `now` (aware; counted in UTC), or under the id that it has already.
+
+    For the architectures of `carry`, which could not be built, the files of the newest build that was made for them are
+    published again, and build.json says so; where there is none, nothing is. They are no part of the identity.
 
     Raises HostError when the signing key is absent, NotFoundError or VerificationError when an artifact is missing or
     damaged, all before anything is written; ConflictError when others take every id first.
     """
     signer.fingerprint(Role.CDIMAGE)
     tree, identity = tree_of(content), content_sha256(content)
-    build_id = reserved_id(tree, identity, taken_ids(tree, store=store), store=store)
-    if build_id is None or not is_complete(tree, build_id, store=store):
+    found = survey(tree, store=store)
+    held = reservation_of(tree, identity, found, store=store)
+    if held is None or held[0] not in found.complete:
         files, locks = _sources(content, store), _locks(content, store)
-        build_id = build_id or reserve_build_id(tree, identity, store=store, now=now)
-        files[BUILD_INFO] = encode(build_info(content, build_id, locks))
-        _write(tree, build_id, files, store=store, signer=signer)
+        missing = set(carry) - set(content.architectures)
+        build_id, reservation = held or reserve_build_id(
+            tree, identity, origins_of(tree, missing, found, store=store), store=store, now=now
+        )
+        carried = tuple(_carried(tree, *origin, store) for origin in sorted(reservation.carried.items()))
+        files |= {file.name: file.artifact for _, its_files in carried for file in its_files}
+        files[BUILD_INFO] = encode(build_info(content, build_id, locks, tuple(named for named, _ in carried)))
+        _enter(tree, identity, build_id, store=store)
+        _write(tree, build_id, files, found, store=store, signer=signer)
         log.info("published", build=tree.build_prefix(build_id))
-    move_pending(tree, build_id, store=store, now=now)
+    else:
+        build_id, _ = held
+    move_pending(tree, build_id, content.architectures, store=store, now=now)
     return read_build(tree, build_id, store=store)
 
 
-def reserve_build_id(tree: BuildTree, identity: str, *, store: Store, now: datetime) -> BuildId:
+def reserve_build_id(
+    tree: BuildTree, identity: str, origins: dict[Architecture, str], *, store: Store, now: datetime
+) -> tuple[BuildId, Reservation]:
     """The id of this content: the one it holds, else the next free one. Raises ConflictError when others win always.
 
     Whoever writes `.reservations/<id>.json` first has the id. A loser looks again, and so also sees when the
     winner was publishing the same content.
     """
     for _ in range(_ATTEMPTS):
-        taken = taken_ids(tree, store=store)
-        held = reserved_id(tree, identity, taken, store=store)
+        found = survey(tree, store=store)
+        held = reservation_of(tree, identity, found, store=store)
         if held is not None:
             return held
-        build_id = next_build_id(taken, now)
-        reservation = Reservation(build_id=str(build_id), content_sha256=identity)
+        build_id = next_build_id(found.taken, now)
+        reservation = Reservation(build_id=str(build_id), content_sha256=identity, carried=origins)
         with suppress(ConflictError):
             store.put_bytes(tree.reservation_key(build_id), encode(reservation), media_type=JSON, if_absent=True)
-            return build_id
+            return build_id, reservation
     raise ConflictError("others took every build id first", where=tree.prefix, resolution="run again")
 
 
-def move_pending(tree: BuildTree, build_id: BuildId, *, store: Store, now: datetime) -> None:
-    """Points `pending.json` at this build unless it points at a newer one."""
+def origins_of(
+    tree: BuildTree, architectures: Collection[Architecture], found: Survey, *, store: Store
+) -> dict[Architecture, str]:
+    """The newest complete build that was made for each architecture; one that no build was made for is left out."""
+    origins: dict[Architecture, str] = {}
+    for build_id in reversed(found.complete):
+        missing = set(architectures) - origins.keys()
+        if not missing:
+            break
+        info = read_document(store, tree.key(build_id, BUILD_INFO), BuildInfo)
+        origins |= dict.fromkeys(missing.intersection(info.architectures) if info else (), str(build_id))
+    return origins
+
+
+def move_pending(
+    tree: BuildTree, build_id: BuildId, architectures: Collection[Architecture], *, store: Store, now: datetime
+) -> None:
+    """Points `pending.json` at this build, as a whole and for its architectures, unless it points at a newer one."""
 
     def newest(pending: Pending | None) -> Pending:
-        if pending and parse_build_id(pending.build_id) >= build_id:
+        named = pending.architectures if pending else {}
+        behind = [name for name in architectures if name not in named or parse_build_id(named[name]) < build_id]
+        if pending and not behind and parse_build_id(pending.build_id) >= build_id:
             return pending
-        return Pending(build_id=str(build_id), moved=now.astimezone(UTC).isoformat())
+        return Pending(
+            build_id=str(max(build_id, parse_build_id(pending.build_id)) if pending else build_id),
+            moved=now.astimezone(UTC).isoformat(),
+            architectures=dict(sorted({**named, **dict.fromkeys(behind, str(build_id))}.items())),
+        )
 
     swap_document(store, tree.pending_key, Pending, newest)
+
+
+def _carried(
+    tree: BuildTree, architecture: Architecture, origin: str, store: Store
+) -> tuple[Carried, tuple[PublishedFile, ...]]:
+    """Raises NotFoundError when that build was removed meanwhile."""
+    build = read_build(tree, parse_build_id(origin), store=store)
+    files = tuple(file for file in build.files if is_for(file.name, architecture))
+    return Carried(architecture=architecture, build_id=origin, files=tuple(file.name for file in files)), files
+
+
+def _enter(tree: BuildTree, identity: str, build_id: BuildId, *, store: Store) -> None:
+    """Says which id this content has. An entry that was there belongs to a build that is being removed."""
+    entry = ContentEntry(build_id=str(build_id))
+    swap_document(store, tree.content_key(identity), ContentEntry, lambda _: entry)
 
 
 Files = dict[str, ArtifactRef | bytes]
@@ -127,10 +194,10 @@ def _locks(content: BuildContent, store: Store) -> dict[str, PackageLock]:
     return {ref.sha256: decode_lock(read_blob(store, ref), ref.uri) for ref in set(content.locks)}
 
 
-def _write(tree: BuildTree, build_id: BuildId, files: Files, *, store: Store, signer: Signer) -> None:
+def _write(tree: BuildTree, build_id: BuildId, files: Files, found: Survey, *, store: Store, signer: Signer) -> None:
     prefix = tree.build_prefix(build_id)
-    present = {info.key.removeprefix(f"{prefix}/") for info in store.list(f"{prefix}/")}
-    unknown = sorted(present - files.keys() - _OUTSIDE_CHECKSUMS)
+    present = {info.key.removeprefix(f"{prefix}/") for info in found.objects.get(build_id, ())}
+    unknown = sorted(filter(is_listed, present - files.keys()))
     if unknown:
         raise _foreign(f"{prefix}/{unknown[0]}", "does not belong to this build")
     for name in sorted(files.keys() - present):

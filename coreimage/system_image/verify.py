@@ -61,7 +61,7 @@ RENEW = "sign it anew: `coreimage keys re-sign`"
 
 _CANDIDATE = re.compile(r"(?P<channel>.+)/(?P<device>[^/]+)/candidates/(?P<version>[1-9]\d*)/channels\.json\.gpg")
 _INDEX = re.compile(r"(?:.*/)?index-([0-9a-f]{64})\.json")
-_OWN_HISTORY = re.compile(r"gpg/[a-z-]+-[0-9a-f]{64}\.tar\.xz\.asc|.*/candidates/\d+/channels\.json\.gpg")
+_OWN_HISTORY = re.compile(r".*\.html|gpg/[a-z-]+-[0-9a-f]{64}\.tar\.xz\.asc|.*/candidates/\d+/channels\.json\.gpg")
 
 
 def verify_store(

@@ -15,7 +15,8 @@ from coreimage.system_image.findings import Collector, Findings
 
 ROOT = "cdimage/"
 _SUMS, _SIGNATURE = "SHA256SUMS", "SHA256SUMS.gpg"
-_UNLISTED = {_SUMS, _SIGNATURE, ".marked_good"}
+_UNLISTED = re.compile(r"SHA256SUMS(\.gpg)?|\.marked_good|index\.html|evidence/[^/]+\.json")
+"""What stands in a build and came after its SHA256SUMS, or is it."""
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\0\n]+)")
 _AGAIN = "publish the build again, or remove it"
 
@@ -31,7 +32,7 @@ def verify_builds(store: Store, cdimage_key: bytes, *, run: Run = run_process) -
         with found.noting(sums, _AGAIN):
             listed = _signed_sums(store, folder, cdimage_key, run)
             _check_files(store, folder, listed, inside, found)
-            orphans += [folder + name for name in sorted(inside - listed.keys() - _UNLISTED)]
+            orphans += [folder + name for name in sorted(inside - listed.keys()) if not _UNLISTED.fullmatch(name)]
             checked += len(listed) + 2
     return Findings(findings=tuple(found.findings), checked=checked, orphans=tuple(orphans))
 

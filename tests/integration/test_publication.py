@@ -15,7 +15,15 @@ import pytest
 from coreimage.errors import HostError, VerificationError
 from coreimage.model import TEXT, PublishedBuild
 from coreimage.process import run
-from coreimage.publication import BuildContent, BuildTree, complete_builds, mark_good, publish_build, read_build
+from coreimage.publication import (
+    BuildContent,
+    BuildTree,
+    complete_builds,
+    mark_good,
+    parse_build_id,
+    publish_build,
+    read_build,
+)
 from coreimage.publication.pointers import read_bytes
 from coreimage.signing import GnupgSigner, Role, create_keys, verify_detached
 from coreimage.storage import Store
@@ -139,7 +147,7 @@ def test_killed_at_every_call_a_rerun_completes_with_the_same_id(
             break
         assert child.exitcode == -signal.SIGKILL
         check_as_a_poller(store, signer)
-        reserved = store.head(f"{TREE.reservations_prefix}/20261123.json") is not None
+        reserved = store.head(TREE.reservation_key(parse_build_id("20261123"))) is not None
         rerun = content(store, logs="of the rerun")
         assert publish_and_mark(rerun, store, signer, days_later=int(reserved)) == "20261123"
         assert check_as_a_poller(store, signer) == ["20261123"]

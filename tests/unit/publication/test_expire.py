@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.publication import BuildTree, complete_builds, expire_builds, mark_good, publish_build, read_build
-from coreimage.publication.builds import taken_ids
+from coreimage.publication.builds import survey
 from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
 from tests.unit.publication.builds import NOON, DigestSigner, content
@@ -88,14 +88,14 @@ def test_work_in_progress_stays_and_abandoned_work_goes(store: Store) -> None:
 
     with pytest.raises(Killed):
         publish_build(content(store, "x"), store=WatchedStore(store, before), signer=DigestSigner(), now=NOON)
-    assert str(taken_ids(TREE, store=store)[1]) == "20261123.1"
+    assert str(survey(TREE, store=store).taken[1]) == "20261123.1"
     written = datetime.now(UTC)
     late = written + timedelta(days=1)
     assert "20261123.1" not in expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=written)
     assert "20261123.1" not in expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=late)
     later = max(written, NOON) + timedelta(days=3)
     assert expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=later) == ("20261123.1",)
-    assert store.head(TREE.reservation_key(taken_ids(TREE, store=store)[0])) is not None
+    assert store.head(TREE.reservation_key(survey(TREE, store=store).taken[0])) is not None
     assert len(left(store)) == 5
 
 

@@ -16,6 +16,7 @@ from coreimage.publication import (
     BuildTree,
     complete_builds,
     content_sha256,
+    mark_good,
     parse_build_id,
     publish_build,
     read_build,
@@ -288,3 +289,62 @@ def test_logs_are_published_as_logs(store: Store) -> None:
         "trixie-preinstalled-core-amd64.device.log",
         "trixie-preinstalled-core-amd64.log",
     }
+
+
+def carrying(store: Store, tag: str = "b") -> PublishedBuild:
+    """A build that was made for amd64 only; arm64 failed."""
+    return publish_build(content(store, tag), carry=["arm64"], store=store, signer=DigestSigner(), now=NOON)
+
+
+def both(store: Store, tag: str = "a") -> BuildContent:
+    return content(store, tag, architectures=("amd64", "arm64"), devices=("generic_amd64", "generic_arm64"))
+
+
+def test_what_an_architecture_that_failed_had_is_carried_over_and_marked(store: Store) -> None:
+    first, second = publish(both(store), store), carrying(store)
+    third = carrying(store, "c")
+    arm64 = {file.name: file.artifact.sha256 for file in first.files if "-arm64." in file.name}
+    assert len(arm64) == 9
+    for build in (second, third):
+        assert arm64.items() <= {file.name: file.artifact.sha256 for file in build.files}.items()
+        info = json.loads(read(store, f"{build.prefix}/build.json"))
+        assert info["architectures"] == ["amd64"]
+        assert info["carried"] == [{"architecture": "arm64", "build_id": first.build_id, "files": sorted(arm64)}]
+    pending = json.loads(read(store, TREE.pending_key))
+    assert pending["build_id"] == third.build_id
+    assert pending["architectures"] == {"amd64": third.build_id, "arm64": first.build_id}
+    with pytest.raises(VerificationError, match=f"those of build {first.build_id}"):
+        mark_good(second, "arm64", [], store=store, now=NOON)
+
+
+def test_an_architecture_that_no_build_was_made_for_is_not_carried_over(store: Store) -> None:
+    publish(content(store), store)
+    built = carrying(store)
+    assert not [file for file in built.files if "arm64" in file.name]
+    assert json.loads(read(store, f"{built.prefix}/build.json"))["carried"] == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_killed_build_carries_the_same_files_over_when_it_is_run_again(tmp_path: Path, before: bool) -> None:
+    for call in range(1_000):
+        store = DirectoryStore(tmp_path / str(call))
+        first = publish(both(store), store)
+        try:
+            publish_build(
+                content(store, "b"),
+                carry=["arm64"],
+                store=killing_store(store, call, before=before),
+                signer=DigestSigner(),
+                now=NOON,
+            )
+        except Killed:
+            pass
+        else:
+            break
+        reserved = store.head(TREE.reservation_key(parse_build_id("20261123.1"))) is not None
+        publish(both(store, "newer"), store)
+        info = json.loads(read(store, f"{carrying(store).prefix}/build.json"))
+        assert (info["build_id"], info["carried"][0]["build_id"]) == (
+            ("20261123.1", first.build_id) if reserved else ("20261123.2", "20261123.1")
+        )
+    assert call > 10
