@@ -25,6 +25,11 @@ class PackageChange(Value):
             return "removed"
         return "upgraded" if version_compare(self.old, self.new) < 0 else "downgraded"
 
+    def __str__(self) -> str:
+        """`tar upgraded: 1.34 → 1.35`."""
+        versions = [version for version in (self.old, self.new) if version is not None]
+        return f"{self.name} {self.kind}: {' → '.join(versions)}"
+
 
 def package_changes(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[PackageChange, ...]:
     """Every package whose version differs, was added or was removed, sorted by name."""

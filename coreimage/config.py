@@ -86,6 +86,16 @@ class SeriesConfig(Value):
     rootfs: RootfsConfig
 
 
+class ToolsConfig(Value):
+    """Where the tools tree comes from: the programs that shape bytes, so that the machine's own do not."""
+
+    distribution: Literal["debian", "ubuntu"] = "debian"
+    archives: tuple[ArchiveConfig, ...] = Field(
+        default=(ArchiveConfig(suites=("trixie", "trixie-updates")), ArchiveConfig(suites=("trixie-security",))),
+        min_length=1,
+    )
+
+
 class DeviceConfig(Value):
     architecture: Architecture
     gadget: str
@@ -197,6 +207,7 @@ class ProjectConfig(Value):
     series: dict[Word, SeriesConfig] = Field(min_length=1)
     devices: dict[Word, DeviceConfig] = Field(min_length=1)
     channels: dict[ChannelName, ChannelConfig] = Field(min_length=1)
+    tools: ToolsConfig = ToolsConfig()
 
     @model_validator(mode="after")
     def _references_exist(self) -> ProjectConfig:
@@ -326,6 +337,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "webhook": WebhookConfig,
     "mail": MailConfig,
     "maintenance": MaintenanceConfig,
+    "tools": ToolsConfig,
     "archives": ArchiveConfig,
     "extra_archives": ExtraArchiveConfig,
     "rootfs": RootfsConfig,

@@ -69,8 +69,9 @@ class LockedPackage(Value):
 class PackageLock(Value):
     """Exactly what a chroot is made of. `packages` is sorted by name and architecture.
 
-    `epoch` (seconds, UTC) is SOURCE_DATE_EPOCH of everything built from this lock. `tools` has the host's tools that
-    shape bytes, version by name; `configuration` the parts of the project's configuration, SHA-256 by name.
+    `epoch` (seconds, UTC) is SOURCE_DATE_EPOCH of everything built from this lock. `tools` has the tools that shape
+    bytes, version by name, and the digest of their tree; `configuration` the parts of the project's configuration,
+    SHA-256 by name.
     """
 
     architecture: Architecture
@@ -79,6 +80,13 @@ class PackageLock(Value):
     configuration: dict[str, Sha256] = {}
     releases: tuple[ArchiveRelease, ...]
     packages: tuple[LockedPackage, ...]
+
+
+class ToolsTree(Value):
+    """The programs that shape bytes, as a tar (gzip) of `usr` and `etc`, and the lock that it was made from."""
+
+    tree: ArtifactRef
+    lock: ArtifactRef
 
 
 class RootfsBuild(Value):

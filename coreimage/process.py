@@ -2,10 +2,12 @@
 
 Argv lists only, a small fixed environment, standard input closed unless given, and nothing outlives us: the kernel
 kills the child when we die (`PR_SET_PDEATHSIG`), and a child in a namespace of its own takes all its descendants along.
+A child may run with the programs of a tools tree in place of the machine's.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import shutil
@@ -40,6 +42,16 @@ _INHERITED = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 )
+_TREE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_ENTER = """
+set -eu
+tree=$1; shift
+for folder in usr etc; do mount --bind -o ro "$tree/$folder" "/$folder"; done
+[ "$$" != 1 ] || mount -t proc proc /proc
+exec "$@"
+"""
+"""Puts the tree's /usr and /etc in place of the machine's: with /bin, /lib and their like being links into /usr, these
+are all its programs, libraries and settings."""
 
 
 class Sandbox(Enum):
@@ -49,6 +61,8 @@ class Sandbox(Enum):
     FAMILY: a process namespace of its own: it and all its descendants die with us.
     ROOT: the same, and it believes to be root: all ids that /etc/subuid and /etc/subgid grant are mapped, and
     it may mount in a mount namespace of its own. For root itself no user namespace is made.
+
+    With a tools tree all of them get a mount namespace, and an ordinary user's child believes to be root.
     """
 
     NONE = "none"
@@ -87,6 +101,7 @@ class Run(Protocol):
 def run(
     argv: Sequence[str | Path],
     *,
+    tree: Path | None = None,
     sandbox: Sandbox = Sandbox.NONE,
     network: bool = True,
     env: Mapping[str, str] | None = None,
@@ -100,12 +115,15 @@ def run(
 ) -> Completed:
     """Runs `argv` to its end and gives its output, lines handed to `on_line` as they come.
 
+    With the folder of a tools `tree`, its programs run, and see the machine's files but for /usr and /etc.
     `env` is added to a small fixed environment; `network=False` leaves the child a loopback interface that is down.
     With `stdout` redirected, only standard error is collected. Raises ProcessError for a status not in `accept`,
     HostError for a missing program, InfrastructureError when `timeout_s` passes.
     """
     lines: deque[str] = deque(maxlen=_MOST_LINES if stdout is None else _KEPT_LINES)
-    with spawn(argv, sandbox=sandbox, network=network, env=env, cwd=cwd, stdin=stdin, stdout=stdout) as child:
+    with spawn(
+        argv, tree=tree, sandbox=sandbox, network=network, env=env, cwd=cwd, stdin=stdin, stdout=stdout
+    ) as child:
         expired = threading.Event()
         timer = _deadline(child, timeout_s, expired)
         for line in child.lines():
@@ -125,6 +143,11 @@ def run(
             _explain_sandbox(sandbox)
         raise ProcessError(command, status, list(lines)[-_KEPT_LINES:], resolution)
     return Completed(command, status, "".join(f"{line}\n" for line in lines))
+
+
+def run_in(tree: Path) -> Run:
+    """`run` with the programs of the tools tree that is unpacked at `tree`."""
+    return functools.partial(run, tree=tree)
 
 
 class Child:
@@ -173,6 +196,7 @@ class Child:
 def spawn(
     argv: Sequence[str | Path],
     *,
+    tree: Path | None = None,
     sandbox: Sandbox = Sandbox.NONE,
     network: bool = True,
     env: Mapping[str, str] | None = None,
@@ -181,9 +205,10 @@ def spawn(
     stdout: IO[bytes] | None = None,
 ) -> Iterator[Child]:
     """Starts `argv` and ends it, with all it started, when the block is left."""
-    command = [*_wrapper(sandbox, network), *(str(word) for word in argv)]
-    for program in (command[0], str(argv[0])):
-        _check_installed(program, environment(env)["PATH"], cwd)
+    command = [*_wrapper(sandbox, network, tree), *(str(word) for word in argv)]
+    variables = environment(env, tree)
+    _check_installed(command[0], variables["PATH"], cwd)
+    _check_installed(str(argv[0]), variables["PATH"], cwd, tree)
     log.debug("start", argv=" ".join(str(word) for word in argv))
     try:
         popen = subprocess.Popen(
@@ -191,7 +216,7 @@ def spawn(
             stdin=subprocess.PIPE if isinstance(stdin, bytes) else (stdin or subprocess.DEVNULL),
             stdout=stdout or subprocess.PIPE,
             stderr=subprocess.PIPE if stdout else subprocess.STDOUT,
-            env=environment(env),
+            env=variables,
             cwd=cwd,
             start_new_session=True,
         )
@@ -209,28 +234,37 @@ def spawn(
                 pipe.close()
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(extra: Mapping[str, str] | None = None, tree: Path | None = None) -> dict[str, str]:
     """What a child sees: few inherited names, a fixed locale and time zone, then `extra`."""
     kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     path = kept.get("PATH", "")
     for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin"):
         if folder not in path.split(":"):
             path = f"{path}:{folder}"
-    return {**kept, "PATH": path.lstrip(":"), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
+    path = _TREE_PATH if tree else path.lstrip(":")
+    return {**kept, "PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
 
 
-def _wrapper(sandbox: Sandbox, network: bool) -> list[str]:
+def _wrapper(sandbox: Sandbox, network: bool, tree: Path | None) -> list[str]:
     die_with_us = ["setpriv", "--pdeathsig", "KILL", "--"]
     namespaces = [] if network else ["--net"]
     root = os.geteuid() == 0
-    if sandbox is Sandbox.NONE and not namespaces:
+    if sandbox is Sandbox.NONE and not namespaces and not tree:
         return die_with_us
     if not root:
-        namespaces += ["--map-root-user", "--map-auto"] if sandbox is Sandbox.ROOT else ["--map-current-user"]
-        namespaces.append("--user")
-    if sandbox is Sandbox.ROOT:
+        namespaces += _user_namespace(sandbox, tree)
+    if sandbox is Sandbox.ROOT or tree:
         namespaces.append("--mount")
-    return [*die_with_us, "unshare", *namespaces, "--pid", "--fork", "--kill-child=KILL", "--"]
+    if sandbox is not Sandbox.NONE or not network:
+        namespaces += ["--pid", "--fork", "--kill-child=KILL"]
+    enter = ["sh", "-c", _ENTER, "sh", str(tree)] if tree else []
+    return [*die_with_us, "unshare", *namespaces, "--", *enter]
+
+
+def _user_namespace(sandbox: Sandbox, tree: Path | None) -> list[str]:
+    if sandbox is Sandbox.ROOT:
+        return ["--map-root-user", "--map-auto", "--user"]
+    return ["--map-root-user" if tree else "--map-current-user", "--user"]
 
 
 def _feed(popen: subprocess.Popen[bytes], content: bytes) -> None:
@@ -256,7 +290,11 @@ def _deadline(child: Child, timeout_s: float | None, expired: threading.Event) -
     return timer
 
 
-def _check_installed(program: str, path: str, cwd: Path | None) -> None:
+def _check_installed(program: str, path: str, cwd: Path | None, tree: Path | None = None) -> None:
+    if tree and "/" not in program:
+        if shutil.which(program, path=":".join(f"{tree}{folder}" for folder in path.split(":"))) is None:
+            raise HostError(f"{program} is not in the tools tree", where=str(tree))
+        return
     place = str((cwd or Path()) / program) if "/" in program else program
     if shutil.which(place, path=path) is None:
         raise HostError(f"{program} is not installed", resolution="run `make install`")

@@ -80,7 +80,8 @@ def named_paths(project: Project) -> list[str]:
     """Every file and folder that a project file names, as it names them."""
     config = project.config
     series = list(config.series.values())
-    keys = [archive.key for one in series for archive in one.archives if archive.key]
+    archives = [*config.tools.archives, *(archive for one in series for archive in one.archives)]
+    keys = [archive.key for archive in archives if archive.key]
     extra_keys = [archive.key for one in series for archive in one.extra_archives]
     overlays = [one.rootfs.overlay for one in series if one.rootfs.overlay]
     hooks = [hook for one in series for hook in one.rootfs.hooks]

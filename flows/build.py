@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 
 import structlog
 from prefect import flow
@@ -22,10 +23,11 @@ from coreimage.model import (
     PackageLock,
     PublishedBuild,
     RootfsBuild,
+    ToolsTree,
 )
-from coreimage.process import run
 from coreimage.project_bundle import open_project
 from coreimage.publication import BuildContent
+from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec, Spec
 from coreimage.storage import require_format
 from flows.report import changed_packages, lock_changes, news, show_failed_boot, show_result, why
 from flows.result import BuildResult, DeviceResult
@@ -79,8 +81,7 @@ class Build:
         require_format(self.store)
         self.steps: Taking = Steps(refresh=refresh)
         self.changes: dict[str, tuple[str, ...]] = {}
-        self.tools = rootfs.tool_versions(run=run)
-        self.probed: dict[tuple[rootfs.ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
+        self.probed: dict[tuple[ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
 
     def run(self) -> BuildResult:
         start_s = time.monotonic()
@@ -97,6 +98,15 @@ class Build:
         story.info(f"{news(result)} ({duration(time.monotonic() - start_s)})")
         return result
 
+    @cached_property
+    def tools(self) -> ToolsTree:
+        """The programs that everything is made with: locked like any other part of the build."""
+        spec = rootfs.tools_spec(self.project, rootfs.machine_architecture(), store=self.store)
+        distribution = self.project.config.tools.distribution
+        pointer = rootfs.tools_lock_pointer(self.project.config.project, distribution, spec.architecture)
+        lock = self.lock(spec, pointer, "tools")
+        return self.steps.take("Unpacking the tools", chroots.build_tools, lock, site=self.site)
+
     def content(self) -> BuildContent:
         """Every rootfs and device part that the channel's dated build publishes."""
         series = self.project.config.series[self.config.series]
@@ -112,43 +122,45 @@ class Build:
 
     def rootfs(self, architecture: Architecture) -> RootfsBuild:
         spec = rootfs.rootfs_spec(self.project, self.channel, architecture, store=self.store)
-        lock = self.lock(spec, self.project.config.series[self.config.series].product, architecture)
+        lock = self.part_lock(spec, self.project.config.series[self.config.series].product, architecture)
         title = f"Building the rootfs for {architecture}"
-        return self.steps.take(title, chroots.build_rootfs, spec, lock, site=self.site)
+        return self.steps.take(title, chroots.build_rootfs, spec, lock, self.tools, site=self.site)
 
     def device_part(self, device: str) -> DeviceBuild:
         spec = rootfs.device_spec(self.project, self.channel, device, store=self.store)
-        lock = self.lock(spec, device, self.project.config.devices[device].architecture)
+        lock = self.part_lock(spec, device, self.project.config.devices[device].architecture)
         title = f"Building kernel and initrd of {device}"
-        return self.steps.take(title, chroots.build_device, spec, lock, site=self.site)
+        return self.steps.take(title, chroots.build_device, spec, lock, self.tools, site=self.site)
 
-    def lock(self, spec: chroots.Spec, part: str, architecture: Architecture) -> ArtifactRef:
-        """Which packages, exactly: planned from how the archives stand now, and recorded for the next plan."""
+    def part_lock(self, spec: RootfsSpec | DeviceSpec, part: str, architecture: Architecture) -> ArtifactRef:
         pointer = rootfs.lock_pointer(self.project.config.project, self.config.series, part, architecture)
+        return self.lock(spec, pointer, f"{part} for {architecture}")
+
+    def lock(self, spec: Spec, pointer: str, part: str) -> ArtifactRef:
+        """Which packages, exactly: planned from how the archives stand now, and recorded for the next plan."""
         previous = rootfs.named_lock(pointer, self.store)
-        lock = (
-            self.locked(spec, previous)
-            if self.site.offline
-            else self.planned(spec, previous, f"{part} for {architecture}")
-        )
+        lock = self.locked(spec, previous) if self.site.offline else self.planned(spec, previous, part)
         chosen = rootfs.read_lock(self.store, lock)
         story.info(packages(chosen, changed_packages(previous, chosen), first=previous is None))
-        self.changes[f"{part}/{architecture}"] = lock_changes(previous, chosen)
+        self.changes[part] = lock_changes(previous, chosen)
         self.name_lock(pointer, lock)
         return lock
 
     def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
         rootfs.move_lock_pointer(pointer, lock, self.store)
 
-    def planned(self, spec: chroots.Spec, previous: PackageLock | None, part: str) -> ArtifactRef:
-        arguments = spec, self.releases(spec), previous, self.tools
-        title = f"Choosing the packages of {part}"
-        return self.steps.take(title, chroots.plan_packages, *arguments, site=self.site)
+    def planned(self, spec: Spec, previous: PackageLock | None, part: str) -> ArtifactRef:
+        title, releases = f"Choosing the packages of {part}", self.releases(spec)
+        if isinstance(spec, rootfs.ToolsSpec):
+            return self.steps.take(title, chroots.plan_tools, spec, releases, previous, site=self.site)
+        return self.steps.take(title, chroots.plan_packages, spec, releases, previous, self.tools, site=self.site)
 
-    def locked(self, spec: chroots.Spec, current: PackageLock | None) -> ArtifactRef:
-        return rootfs.store_lock(self.store, rootfs.offline_lock(current, spec, self.tools, self.channel))
+    def locked(self, spec: Spec, current: PackageLock | None) -> ArtifactRef:
+        own = isinstance(spec, rootfs.ToolsSpec)
+        versions = {} if own else rootfs.tool_versions(self.tools, self.store)
+        return rootfs.store_lock(self.store, rootfs.offline_lock(current, spec, versions, self.channel))
 
-    def releases(self, spec: chroots.Spec) -> tuple[ArchiveRelease, ...]:
+    def releases(self, spec: Spec) -> tuple[ArchiveRelease, ...]:
         """How the archives stand: looked at once, so that all parts of a build are planned from the same state."""
         if spec.archives not in self.probed:
             self.probed[spec.archives] = self.steps.take(
@@ -170,18 +182,19 @@ class Build:
         build comes back, it comes as a new version."""
         arguments = published, self.channel, device, self.config.description, self.config.compression
         title = f"Making the next version for {device}"
-        candidate = self.steps.take(title, system_image.import_build, *arguments, site=self.site)
+        candidate = self.steps.take(title, system_image.import_build, *arguments, tools=self.tools, site=self.site)
         if candidate.version >= system_image.newest_version(self.channel, device, self.site):
             return candidate
         anew = system_image.import_build.with_options(refresh_cache=True)
-        return self.steps.take(title, anew, *arguments, site=self.site)
+        return self.steps.take(title, anew, *arguments, tools=self.tools, site=self.site)
 
     def image(self, candidate: Candidate) -> DiskImage:
         device = self.project.config.devices[candidate.device]
         gadget = disk_image.pack_gadget(self.project.path(device.gadget), store=self.store)
         self.offer(gadget)
         title = f"Making the disk image of {candidate.device}"
-        return self.steps.take(title, images.assemble_image, candidate, gadget, device.architecture, site=self.site)
+        arguments = candidate, gadget, device.architecture, self.tools
+        return self.steps.take(title, images.assemble_image, *arguments, site=self.site)
 
     def offer(self, gadget: ArtifactRef) -> None:
         """Whoever flashes the image elsewhere takes the gadget by its name."""

@@ -20,13 +20,17 @@ from flows.result import Step
 from tasks import publication
 from tasks.caching import ArtifactPolicy, missing_artifact
 from tasks.inputs import Inputs, why
-from tasks.rootfs import plan_packages, probe_archives
+from tasks.rootfs import plan_packages, plan_tools, probe_archives
 from tasks.site import Site
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LATER = ("publish-build", "import-build", "assemble-image", "boot-test", "release-candidate", "mark-good")
+_LATER = (
+    *("plan-packages", "build-rootfs", "build-device", "publish-build", "import-build", "assemble-image"),
+    *("boot-test", "release-candidate", "mark-good"),
+)
+_PLANS = (plan_tools.name, plan_packages.name)
 _ALWAYS: tuple[Task[Any, Any], ...] = (probe_archives,)
 
 
@@ -63,7 +67,7 @@ class Foreseen(Build):
             *(partial(self.rootfs, architecture) for architecture in architectures(self.project, self.devices)),
             *(partial(self.device_part, device) for device in self.devices),
         ]
-        known = [_known(part) for part in parts]
+        known = [_known(part) for part in parts] if _known(lambda: self.tools) else [False]
         if all(known):
             _known(self.follow)
         seen = {stage.name for stage in self.lookup.found}
@@ -100,7 +104,7 @@ class Lookup:
         results = cast("ResultStore", ResultStore().update_for_task(task, _sync=True))  # type: ignore[call-arg]
         reasons, result = self._look(task, inputs, results)
         self.found.append(Stage(name=task.name, subject=inputs.subject, reasons=reasons))
-        if reasons and task.name == plan_packages.name:
+        if reasons and task.name in _PLANS:
             return task.fn(*args, **kwargs)
         if reasons:
             raise WouldRun

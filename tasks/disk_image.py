@@ -9,7 +9,7 @@ from coreimage.client import Session
 from coreimage.flash import WEB_ROOT, StoreWeb, flash
 from coreimage.image_server import GpgvVerify
 from coreimage.logs import story
-from coreimage.model import Architecture, ArtifactRef, Candidate, DiskImage
+from coreimage.model import Architecture, ArtifactRef, Candidate, DiskImage, ToolsTree
 from coreimage.process import run
 from coreimage.storage import Store
 from coreimage.workspace import workspace
@@ -29,11 +29,15 @@ def publish_gadget(gadget: ArtifactRef, *, site: Site) -> None:
 
 
 @artifact_task()
-def assemble_image(candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, *, site: Site) -> DiskImage:
-    return assemble_candidate(candidate, gadget, architecture, site)
+def assemble_image(
+    candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, tools: ToolsTree, *, site: Site
+) -> DiskImage:
+    return assemble_candidate(candidate, gadget, architecture, tools, site)
 
 
-def assemble_candidate(candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, site: Site) -> DiskImage:
+def assemble_candidate(
+    candidate: Candidate, gadget: ArtifactRef, architecture: Architecture, tools: ToolsTree, site: Site
+) -> DiskImage:
     store = site.store()
     with workspace("assemble") as work:
         folder = disk_image.unpack_gadget(gadget, work / "gadget", store=store)
@@ -44,7 +48,7 @@ def assemble_candidate(candidate: Candidate, gadget: ArtifactRef, architecture: 
             architecture,
             gadget_folder=folder,
             output=work / "disk.img",
-            run=run,
+            run=site.run(tools),
             work_folder=work,
             on_step=lambda step: story.info(f"  {step}"),
         )

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from coreimage.errors import CoreimageError
-from coreimage.model import JSON, ArtifactRef, Value
+from coreimage.model import JSON, ArtifactRef, ToolsTree, Value
 from coreimage.rootfs import read_lock
 from coreimage.rootfs.lock_diff import lock_diff
 from coreimage.storage import Store
@@ -25,11 +25,13 @@ _SUBJECT = ("device", "architecture", "firmware")
 _NAMES = ("name", "device", "suite", "firmware", "architecture")
 _SHOWN = 3
 _LISTED = {"packages", "suites", "components"}
+_LOCK, _TOOLS_LOCK = "lock changed", "tools lock changed"
 _WORDS = {"system_files": "system files", "hostname": "host name", "published": "the build", "releases": "archive"}
 
 
 class Inputs(Value):
-    """`code` has digests by module, `values` digests or plain values by place, `lock` the package lock among them."""
+    """`code` has digests by module, `values` digests or plain values by place; `lock` and `tools` are the locks of
+    packages and of tools among them."""
 
     task: str
     subject: str
@@ -37,12 +39,13 @@ class Inputs(Value):
     code: dict[str, str]
     values: dict[str, str]
     lock: ArtifactRef | None = None
+    tools: ArtifactRef | None = None
 
 
 def inputs_of(task: str, channel: str, code: Mapping[str, str], arguments: Mapping[str, Any]) -> Inputs:
     """Pure. Raises TypeError for an argument whose content has no canonical form."""
     recipe = hashlib.sha256(json.dumps(sorted(code.items())).encode()).hexdigest()
-    lock = arguments.get("lock")
+    lock, tools = arguments.get("lock"), arguments.get("tools")
     return Inputs(
         task=task,
         subject="-".join([channel, *_subject(arguments)]),
@@ -50,6 +53,7 @@ def inputs_of(task: str, channel: str, code: Mapping[str, str], arguments: Mappi
         code=dict(code),
         values=dict(_flat("", canonical(arguments))),
         lock=lock if isinstance(lock, ArtifactRef) else None,
+        tools=tools.lock if isinstance(tools, ToolsTree) else None,
     )
 
 
@@ -60,7 +64,7 @@ def why(now: Inputs, gone: str = "", *, store: Store) -> tuple[str, ...]:
     before = recall(now, store)
     if before is None:
         return ("no earlier run is recorded",)
-    found = (*_lock_changes(before, now, store), *changes(before, now))
+    found = (*_lock_changes(before, now, store), *_tools_changes(before, now, store), *changes(before, now))
     return tuple(dict.fromkeys(found)) or ("its last run did not finish, or its result was removed",)
 
 
@@ -71,7 +75,8 @@ def changes(before: Inputs, now: Inputs) -> tuple[str, ...]:
     said = [
         _said(path, before.values.get(path), now.values.get(path)) for path in _differing(before.values, now.values)
     ]
-    said = [words for words in said if words != "lock changed" or not (before.lock and now.lock)]
+    said = [words for words in said if words != _LOCK or not (before.lock and now.lock)]
+    said = [words for words in said if words != _TOOLS_LOCK]
     return (*dict.fromkeys(said), *([f"code changed: {', '.join(code[:_SHOWN])}{more}"] if code else []))
 
 
@@ -92,16 +97,29 @@ def _lock_changes(before: Inputs, now: Inputs, store: Store) -> tuple[str, ...]:
         return ()
     with suppress(CoreimageError):
         found = lock_diff(read_lock(store, before.lock), read_lock(store, now.lock))
-        return found.model_copy(update={"configuration": ()}).summary()
-    return ("lock changed",)
+        # The tools are an input of their own.
+        return found.model_copy(update={"configuration": (), "tools": () if now.tools else found.tools}).summary()
+    return (_LOCK,)
+
+
+def _tools_changes(before: Inputs, now: Inputs, store: Store) -> tuple[str, ...]:
+    """Which package of the tools tree has another version."""
+    if not before.tools or not now.tools or before.tools.sha256 == now.tools.sha256:
+        return ()
+    with suppress(CoreimageError):
+        found = lock_diff(read_lock(store, before.tools), read_lock(store, now.tools)).packages
+        named = [f"tool {change}" for change in found]
+        more = (f"{len(named) - _SHOWN} more tools",) if len(named) > _SHOWN else ()
+        return (*named[:_SHOWN], *more)
+    return ()
 
 
 def _said(path: str, old: str | None, new: str | None) -> str:
     """`spec.hooks[10-users.sh].script` is `hook 10-users.sh changed`."""
     found = re.match(r"(?:spec\.)?(?P<part>\w+)(?:\[(?P<item>[^\]]*)\])?(?:\.(?P<rest>.*))?$", path)
     part, item, rest = (found["part"], found["item"], found["rest"]) if found else (path, None, None)
-    if part == "tools" and rest:
-        return f"tool {rest}: {old or 'new'} → {new or 'gone'}"
+    if part == "tools":
+        return f"tools {rest} changed"
     if part == "hooks" and item:
         return f"hook {item} {'is new' if old is None else 'is gone' if new is None else 'changed'}"
     words = _WORDS.get(part, part.replace("_", " "))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
 
 from coreimage import http, progress, rootfs
-from coreimage.model import ArchiveRelease, ArtifactRef, DeviceBuild, PackageLock, RootfsBuild
+from coreimage.model import ArchiveRelease, ArtifactRef, DeviceBuild, PackageLock, RootfsBuild, ToolsTree
 from coreimage.process import run
-from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec
+from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec, ToolsSpec
 from coreimage.storage import blob_key
 from tasks.caching import artifact_task, live_task
 from tasks.site import Site, live_lines
-
-Spec: TypeAlias = RootfsSpec | DeviceSpec
 
 # `client` and `device` are copied into the rootfs.
 _CODE = ("coreimage.client", "coreimage.device")
@@ -26,31 +23,49 @@ def probe_archives(archives: tuple[ArchiveSpec, ...], *, site: Site) -> tuple[Ar
     return rootfs.probe_archives(archives, store=site.store(), fetch=site.fetch(), run=run)
 
 
+@artifact_task(exclude=["previous"])
+def plan_tools(
+    spec: ToolsSpec, releases: tuple[ArchiveRelease, ...], previous: PackageLock | None, *, site: Site
+) -> ArtifactRef:
+    """The lock of the tools: the one plan that the machine's own apt makes. `previous`: see `plan_packages`."""
+    return rootfs.plan_packages(spec, releases, previous, tools={}, store=site.store(), fetch=site.fetch(), run=run)
+
+
+@artifact_task()
+def build_tools(lock: ArtifactRef, *, site: Site) -> ToolsTree:
+    with package_downloads(lock, site) as fetch:
+        return rootfs.build_tools(lock, store=site.store(), fetch=fetch, run=run)
+
+
 @artifact_task(code=_CODE, exclude=["previous"])
 def plan_packages(
-    spec: Spec,
+    spec: RootfsSpec | DeviceSpec,
     releases: tuple[ArchiveRelease, ...],
     previous: PackageLock | None,
-    tools: dict[str, str],
+    tools: ToolsTree,
     *,
     site: Site,
 ) -> ArtifactRef:
     """The lock. `previous` only keeps a lock the same when its packages are: it decides nothing, so it is no input."""
-    return rootfs.plan_packages(spec, releases, previous, tools=tools, store=site.store(), fetch=site.fetch(), run=run)
+    store = site.store()
+    versions = rootfs.tool_versions(tools, store)
+    return rootfs.plan_packages(
+        spec, releases, previous, tools=versions, store=store, fetch=site.fetch(), run=site.run(tools)
+    )
 
 
 @artifact_task(code=_CODE)
-def build_rootfs(spec: RootfsSpec, lock: ArtifactRef, *, site: Site) -> RootfsBuild:
+def build_rootfs(spec: RootfsSpec, lock: ArtifactRef, tools: ToolsTree, *, site: Site) -> RootfsBuild:
     lines, store = live_lines("mmdebstrap"), site.store()
     with package_downloads(lock, site) as fetch:
-        return rootfs.build_rootfs(spec, lock, store=store, fetch=fetch, run=run, on_line=lines)
+        return rootfs.build_rootfs(spec, lock, store=store, fetch=fetch, run=site.run(tools), on_line=lines)
 
 
 @artifact_task(code=_CODE)
-def build_device(spec: DeviceSpec, lock: ArtifactRef, *, site: Site) -> DeviceBuild:
+def build_device(spec: DeviceSpec, lock: ArtifactRef, tools: ToolsTree, *, site: Site) -> DeviceBuild:
     lines, store = live_lines("mmdebstrap"), site.store()
     with package_downloads(lock, site) as fetch:
-        return rootfs.build_device(spec, lock, store=store, fetch=fetch, run=run, on_line=lines)
+        return rootfs.build_device(spec, lock, store=store, fetch=fetch, run=site.run(tools), on_line=lines)
 
 
 @contextmanager

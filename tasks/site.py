@@ -9,8 +9,9 @@ from pathlib import Path
 import structlog
 
 from coreimage.http import Downloader, Fetch
-from coreimage.model import Value
-from coreimage.rootfs import Offline
+from coreimage.model import ToolsTree, Value
+from coreimage.process import Run
+from coreimage.rootfs import Offline, tools_run
 from coreimage.signing import GnupgSigner, Signer
 from coreimage.storage import Store, open_store
 
@@ -50,6 +51,10 @@ class Site(Value):
 
     def fetch(self) -> Fetch:
         return Offline() if self.offline else Downloader()
+
+    def run(self, tools: ToolsTree) -> Run:
+        """Runs the programs of a tools tree, which is unpacked on this machine first if need be."""
+        return tools_run(tools, store=self.store())
 
     def signer(self) -> Signer:
         return GnupgSigner(Path(self.keys_folder))

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from coreimage import system_image
-from coreimage.model import Candidate, PublishedBuild, Release
-from coreimage.process import run
+from coreimage.model import Candidate, PublishedBuild, Release, ToolsTree
 from coreimage.system_image.documents import newest_version as newest
 from coreimage.system_image.tree import read_channels, read_images
 from tasks.caching import artifact_task, live_task
@@ -32,6 +31,7 @@ def import_build(
     description: str,
     compression: Literal["fast", "small"],
     *,
+    tools: ToolsTree,
     site: Site,
 ) -> Candidate:
     return system_image.import_build(
@@ -40,7 +40,7 @@ def import_build(
         device,
         store=site.store(),
         signer=site.signer(),
-        run=run,
+        run=site.run(tools),
         now=_now,
         description=description,
         compression=compression,

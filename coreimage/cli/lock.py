@@ -44,7 +44,7 @@ def lock() -> None:
 @lock.command()
 @click.argument("channel")
 @click.option("--device", "devices", multiple=True, metavar="D", help="Only this device; may be repeated.")
-@click.option("--refresh", is_flag=True, help="Plan anew from how the archives stand now; builds nothing.")
+@click.option("--refresh", is_flag=True, help="Plan anew from how the archives stand now; builds only the tools.")
 @click.pass_obj
 def show(settings: Settings, channel: str, devices: tuple[str, ...], refresh: bool) -> None:
     """List the packages of CHANNEL's rootfs and devices as they are locked.
@@ -101,7 +101,7 @@ def diff(settings: Settings, old: str, new: str, channel: str | None, devices: t
 
 def table(name: str, locked: PackageLock) -> str:
     """The packages in columns, after a heading of what they are locked with."""
-    tools = ", ".join(f"{tool} {version}" for tool, version in locked.tools.items())
+    tools = ", ".join(f"{tool} {version}" for tool, version in locked.tools.items()) or "the machine's own"
     archives = [f"# archive {r.uri} {r.suite}: {r.date}" for r in locked.releases]
     heading = [f"# {name}: {len(locked.packages)} packages, epoch {locked.epoch}", *archives, f"# tools: {tools}"]
     return "\n".join([*heading, *_columns([_row(package) for package in locked.packages])])

@@ -1,4 +1,4 @@
-"""The parts of a channel that have a lock each: its rootfs, per architecture, and its devices."""
+"""The parts of a channel that have a lock each: its tools, its rootfs, per architecture, and its devices."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from coreimage import rootfs
 from coreimage.config import ChannelConfig, Project
 from coreimage.errors import NotFoundError, UsageError
 from coreimage.http import Downloader
-from coreimage.model import Architecture, ArchiveRelease, PackageLock
+from coreimage.model import Architecture, ArchiveRelease, ArtifactRef, PackageLock, ToolsTree
 from coreimage.process import run
 from coreimage.publication import BuildTree, parse_build_id
 from coreimage.publication.documents import BuildInfo, decode_lock
 from coreimage.publication.layout import BUILD_INFO
 from coreimage.publication.pointers import read_bytes, read_document
-from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec
+from coreimage.rootfs import ArchiveSpec, Spec, ToolsSpec
 from coreimage.rootfs.lock import Which
 from coreimage.rootfs.lock_diff import LockDiff, lock_diff
 from coreimage.storage import Store
@@ -24,18 +24,19 @@ from coreimage.storage import Store
 
 @dataclass(frozen=True)
 class Part:
-    """`name` is `<product or device>/<architecture>`; `device` is empty for the rootfs; `tree` has its builds."""
+    """`name` is `<product, device or "tools">/<architecture>`; `device` is empty for the rootfs, None for the tools;
+    `tree` has its builds."""
 
     name: str
     architecture: str
-    device: str
+    device: str | None
     pointer: str
     tree: BuildTree
-    spec: Callable[[Store], RootfsSpec | DeviceSpec]
+    spec: Callable[[Store], Spec]
 
 
 def channel_parts(project: Project, channel: str, devices: tuple[str, ...]) -> tuple[Part, ...]:
-    """Rootfs first. Raises NotFoundError for an unknown channel, or a device that it has not."""
+    """Tools first, then rootfs. Raises NotFoundError for an unknown channel, or a device that it has not."""
     config = project.channel(channel)
     unknown = [device for device in devices if device not in config.devices]
     if unknown:
@@ -44,18 +45,32 @@ def channel_parts(project: Project, channel: str, devices: tuple[str, ...]) -> t
     chosen = [device for device in config.devices if not devices or device in devices]
     architectures = sorted({project.config.devices[device].architecture for device in chosen})
     bases = [_rootfs_part(project, channel, config, architecture) for architecture in architectures]
-    return (*bases, *(_device_part(project, channel, config, device) for device in chosen))
+    parts = (_device_part(project, channel, config, device) for device in chosen)
+    return (_tools_part(project, config), *bases, *parts)
+
+
+def _tools_part(project: Project, config: ChannelConfig) -> Part:
+    architecture = rootfs.machine_architecture()
+    name, distribution = project.config.project, project.config.tools.distribution
+    return Part(
+        name=f"tools/{architecture}",
+        architecture=architecture,
+        device=None,
+        pointer=rootfs.tools_lock_pointer(name, distribution, architecture),
+        tree=BuildTree(project=name, series=config.series, image_type=config.image_type),
+        spec=lambda store: rootfs.tools_spec(project, architecture, store=store),
+    )
 
 
 def _rootfs_part(project: Project, channel: str, config: ChannelConfig, architecture: Architecture) -> Part:
-    def spec(store: Store) -> RootfsSpec:
+    def spec(store: Store) -> Spec:
         return rootfs.rootfs_spec(project, channel, architecture, store=store)
 
     return _part(project, config, project.config.series[config.series].product, architecture, "", spec)
 
 
 def _device_part(project: Project, channel: str, config: ChannelConfig, device: str) -> Part:
-    def spec(store: Store) -> DeviceSpec:
+    def spec(store: Store) -> Spec:
         return rootfs.device_spec(project, channel, device, store=store)
 
     return _part(project, config, device, project.config.devices[device].architecture, device, spec)
@@ -67,7 +82,7 @@ def _part(
     part: str,
     architecture: str,
     device: str,
-    spec: Callable[[Store], RootfsSpec | DeviceSpec],
+    spec: Callable[[Store], Spec],
 ) -> Part:
     name = project.config.project
     return Part(
@@ -87,23 +102,38 @@ def current_locks(parts: tuple[Part, ...], which: Which, *, store: Store) -> dic
 
 def refresh_locks(parts: tuple[Part, ...], *, store: Store) -> dict[str, LockDiff | None]:
     """Plans every part from one look at the archives; then names the new locks. None: there was no lock before."""
-    tools = rootfs.tool_versions(run=run)
-    fetch = Downloader()
-    seen: dict[tuple[ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
-    planned = []
+    planning, planned = _Planning(store), []
     for part in parts:
-        spec = part.spec(store)
-        if spec.archives not in seen:
-            seen[spec.archives] = rootfs.probe_archives(spec.archives, store=store, fetch=fetch, run=run)
         previous = rootfs.named_lock(part.pointer, store)
-        ref = rootfs.plan_packages(spec, seen[spec.archives], previous, tools=tools, store=store, fetch=fetch, run=run)
-        planned.append((part, previous, ref))
+        planned.append((part, previous, planning.plan(part.spec(store), previous)))
     for part, _, ref in planned:
         rootfs.move_lock_pointer(part.pointer, ref, store)
     return {
         part.name: lock_diff(previous, rootfs.read_lock(store, ref)) if previous else None
         for part, previous, ref in planned
     }
+
+
+class _Planning:
+    """Looks at every archive once, and makes the tools before the first part that they plan."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._fetch = store, Downloader()
+        self._seen: dict[tuple[ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
+        self._tools: ToolsTree | None = None
+
+    def plan(self, spec: Spec, previous: PackageLock | None) -> ArtifactRef:
+        store, fetch = self._store, self._fetch
+        if spec.archives not in self._seen:
+            self._seen[spec.archives] = rootfs.probe_archives(spec.archives, store=store, fetch=fetch, run=run)
+        versions = rootfs.tool_versions(self._tools, store) if self._tools else {}
+        chosen = rootfs.tools_run(self._tools, store=store) if self._tools else run
+        lock = rootfs.plan_packages(
+            spec, self._seen[spec.archives], previous, tools=versions, store=store, fetch=fetch, run=chosen
+        )
+        if isinstance(spec, ToolsSpec):
+            self._tools = rootfs.build_tools(lock, store=store, fetch=fetch, run=run)
+        return lock
 
 
 def published_locks(parts: tuple[Part, ...], word: str, *, store: Store) -> dict[str, PackageLock]:
@@ -119,7 +149,7 @@ def published_locks(parts: tuple[Part, ...], word: str, *, store: Store) -> dict
         raise NotFoundError(
             f"there is no build {word}", where=tree.prefix, resolution="look there which ones there are"
         )
-    tarballs = {("", entry.architecture): entry.tarball for entry in info.rootfs}
+    tarballs: dict[tuple[str | None, str], str] = {("", entry.architecture): entry.tarball for entry in info.rootfs}
     tarballs |= {(entry.device, entry.architecture): entry.tarball for entry in info.devices}
     keys = {
         part.name: tree.key(build_id, f"{tarballs[place].removesuffix('.tar.gz')}.lock.json")

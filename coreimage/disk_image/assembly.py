@@ -172,7 +172,7 @@ def _embed_grub(image: Path, gadget: Gadget, layout: Layout, work: Path, identit
     if identity.architecture == "amd64" and structure and not structure.content:
         number = layout.by_role("system-boot").number
         core = grub.core_image(number, work / "core.img", identity.epoch, run=run)
-        grub.embed(image, core, layout.by_role("bios-boot"))
+        grub.embed(image, core, layout.by_role("bios-boot"), run=run)
 
 
 def _record(identity: ImageIdentity, part_names: Sequence[str]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 
 from coreimage.disk_image.layout import SECTOR_BYTES, ImageIdentity, Partition
@@ -126,5 +127,9 @@ def make_fat(
 def _settings(identity: ImageIdentity) -> Iterator[dict[str, str]]:
     """The environment in which mke2fs makes the same bytes each time."""
     epoch = str(identity.epoch)
-    with as_file(files("coreimage.disk_image") / "files" / "mke2fs.conf") as path:
-        yield {"MKE2FS_CONFIG": str(path), "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}
+    content = (files("coreimage.disk_image") / "files" / "mke2fs.conf").read_bytes()
+    # A copy: our own files may be below /usr, where tools of another tree do not look.
+    with tempfile.NamedTemporaryFile(prefix="mke2fs-", suffix=".conf") as file:
+        file.write(content)
+        file.flush()
+        yield {"MKE2FS_CONFIG": file.name, "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}

@@ -29,6 +29,7 @@ _KERNEL_SECTOR_OFFSET = 0x5C
 _BLOCKLIST_OFFSET = 500
 """In core.img's first sector: 64-bit sector of its second one."""
 _LIBRARY = Path("/usr/lib/grub")
+"""Where the programs that `run` starts find theirs, so it is looked at through `run` only."""
 
 
 def grubenv(variables: Mapping[str, str]) -> bytes:
@@ -59,7 +60,7 @@ def core_image(boot_partition: int, target: Path, epoch: int, *, run: Run) -> Pa
     return _mkimage("i386-pc", f"(,gpt{boot_partition})/{FOLDER}", [*_MODULES, "biosdisk"], target, epoch, run=run)
 
 
-def embed(image: Path, core: Path, partition: Partition) -> None:
+def embed(image: Path, core: Path, partition: Partition, *, run: Run) -> None:
     """Writes boot code into sector 0 and core.img into the BIOS boot partition. The table must be there already."""
     content = bytearray(core.read_bytes())
     if len(content) > partition.size_bytes:
@@ -69,7 +70,9 @@ def embed(image: Path, core: Path, partition: Partition) -> None:
             resolution="make the structure larger in meta/gadget.yaml",
         )
     struct.pack_into("<Q", content, _BLOCKLIST_OFFSET, partition.first + 1)
-    boot = bytearray((_LIBRARY / "i386-pc" / "boot.img").read_bytes()[:_BOOT_CODE_BYTES])
+    boot_image = core.with_name("boot.img")
+    run(["cp", _LIBRARY / "i386-pc" / "boot.img", boot_image])
+    boot = bytearray(boot_image.read_bytes()[:_BOOT_CODE_BYTES])
     struct.pack_into("<Q", boot, _KERNEL_SECTOR_OFFSET, partition.first)
     with image.open("r+b") as file:
         file.write(boot)
@@ -78,11 +81,11 @@ def embed(image: Path, core: Path, partition: Partition) -> None:
 
 
 def _mkimage(platform: str, prefix: str, modules: list[str], target: Path, epoch: int, *, run: Run) -> Path:
-    if not (_LIBRARY / platform).is_dir():
+    if run(["test", "-d", _LIBRARY / platform], accept=(0, 1)).status:
         raise HostError(
-            f"GRUB for {platform} is not installed",
+            f"there is no GRUB for {platform}",
             where=str(_LIBRARY / platform),
-            resolution="run `make install`, or install grub-pc-bin and grub-efi-amd64-bin (grub-efi-arm64-bin)",
+            resolution="install grub-pc-bin and grub-efi-amd64-bin (grub-efi-arm64-bin)",
         )
     argv = ["grub-mkimage", "-O", platform, "-p", prefix, "-o", str(target), *modules]
     run(argv, env={"SOURCE_DATE_EPOCH": str(epoch)})

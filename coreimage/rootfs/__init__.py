@@ -1,6 +1,7 @@
 """From packages to rootfs and device tarballs.
 
-The stages: specs from a project, probe (what the archives hold), plan (exactly which packages), build.
+The stages: specs from a project, probe (what the archives hold), plan (exactly which packages), build. What they are
+made with comes the same way: a lock of tools, and the tree of it.
 """
 
 from coreimage.rootfs.build import build_rootfs
@@ -15,11 +16,23 @@ from coreimage.rootfs.lock import (
     offline_lock,
     read_lock,
     store_lock,
+    tools_lock_pointer,
 )
 from coreimage.rootfs.plan import plan_packages
 from coreimage.rootfs.probe import probe_archives
-from coreimage.rootfs.spec import ArchiveSpec, DeviceSpec, HookSpec, RootfsSpec, device_spec, rootfs_spec
-from coreimage.rootfs.tools import tool_versions
+from coreimage.rootfs.spec import (
+    ArchiveSpec,
+    DeviceSpec,
+    HookSpec,
+    RootfsSpec,
+    Spec,
+    ToolsSpec,
+    device_spec,
+    rootfs_spec,
+    tools_spec,
+)
+from coreimage.rootfs.tools import build_tools, machine_architecture, tool_versions
+from coreimage.rootfs.unpacked import tools_run
 
 __all__ = [
     "ArchiveSpec",
@@ -27,12 +40,16 @@ __all__ = [
     "HookSpec",
     "Offline",
     "RootfsSpec",
+    "Spec",
+    "ToolsSpec",
     "build_device",
     "build_rootfs",
+    "build_tools",
     "configuration",
     "device_spec",
     "keep_previous",
     "lock_pointer",
+    "machine_architecture",
     "move_lock_pointer",
     "named_lock",
     "offline_lock",
@@ -42,4 +59,7 @@ __all__ = [
     "rootfs_spec",
     "store_lock",
     "tool_versions",
+    "tools_lock_pointer",
+    "tools_run",
+    "tools_spec",
 ]

@@ -46,9 +46,9 @@ view=$work/view
 mkdir "$view"
 mount -t tmpfs -o mode=0755 view "$view"
 cd "$view"
-mkdir -p dev proc sys root tmp run old var/lib ".$work"
+mkdir -p dev proc sys root tmp run old var/lib/dpkg ".$work"
 chmod 1777 tmp
-for name in usr etc bin sbin lib lib32 lib64 libx32 var/lib/dpkg; do
+for name in usr etc bin sbin lib lib32 lib64 libx32; do
     if [ -L "/$name" ]; then
         cp -P "/$name" "$name"
     elif [ -d "/$name" ]; then
@@ -189,17 +189,26 @@ def explain(error: ProcessError, lines: Sequence[str]) -> CoreimageError:
     )
 
 
-def _local_archive(packages: Sequence[LockedPackage], folder: Path, *, store: Store, run: Run) -> Path:
-    """A flat archive (sources.list(5), exact path) of the locked packages and nothing else."""
+def lay_out_packages(packages: Sequence[LockedPackage], folder: Path, *, store: Store) -> list[Path]:
+    """Every .deb as a file of `folder`, in the order of `packages`."""
     folder.mkdir()
 
-    def stanza(package: LockedPackage) -> str:
-        name = f"{package.sha256}.deb"
+    def one(package: LockedPackage) -> Path:
         ref = ArtifactRef(
             uri=blob_key(package.sha256), sha256=package.sha256, size_bytes=package.size_bytes, media_type=DEB
         )
-        path = fetch_blob(store, ref, folder / name)
-        control = run(["dpkg-deb", "--field", path]).output.rstrip("\n")
+        return fetch_blob(store, ref, folder / f"{package.sha256}.deb")
+
+    return _in_parallel(one, packages)
+
+
+def _local_archive(packages: Sequence[LockedPackage], folder: Path, *, store: Store, run: Run) -> Path:
+    """A flat archive (sources.list(5), exact path) of the locked packages and nothing else."""
+    lay_out_packages(packages, folder, store=store)
+
+    def stanza(package: LockedPackage) -> str:
+        name = f"{package.sha256}.deb"
+        control = run(["dpkg-deb", "--field", folder / name]).output.rstrip("\n")
         return f"{control}\nFilename: ./{name}\nSize: {package.size_bytes}\nSHA256: {package.sha256}\n"
 
     (folder / "Packages").write_text("\n".join(_in_parallel(stanza, packages)))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from coreimage.errors import ConflictError, NotFoundError, UsageError
 from coreimage.model import JSON, ArtifactRef, PackageLock
-from coreimage.rootfs.spec import DeviceSpec, RootfsSpec
+from coreimage.rootfs.spec import DeviceSpec, Spec, ToolsSpec
 from coreimage.storage import Store, put_blob_bytes, read_blob
 
 Which = Literal["current", "previous"]
@@ -27,10 +27,13 @@ def store_lock(store: Store, lock: PackageLock) -> ArtifactRef:
     return put_blob_bytes(store, f"{lock.model_dump_json(indent=1)}\n".encode(), JSON)
 
 
-def configuration(spec: RootfsSpec | DeviceSpec) -> dict[str, str]:
+def configuration(spec: Spec) -> dict[str, str]:
     """Pure: the digest of each part of the project's configuration that shapes the chroot, sorted by part."""
     parts = {"archives": _digest(*(archive.model_dump_json(exclude_defaults=True) for archive in spec.archives))}
-    parts |= {"packages": _digest(*spec.packages), "system files": spec.system_files.sha256}
+    parts |= {"packages": _digest(*spec.packages)}
+    if isinstance(spec, ToolsSpec):
+        return parts
+    parts |= {"system files": spec.system_files.sha256}
     if isinstance(spec, DeviceSpec):
         return dict(sorted({**parts, "device": _digest(spec.device)}.items()))
     parts |= {"host name": _digest(spec.hostname), "hooks": _digest(*(hook.name for hook in spec.hooks))}
@@ -48,9 +51,7 @@ def keep_previous(previous: PackageLock | None, planned: PackageLock) -> Package
     return planned.model_copy(update={"epoch": previous.epoch, "releases": previous.releases})
 
 
-def offline_lock(
-    current: PackageLock | None, spec: RootfsSpec | DeviceSpec, tools: Mapping[str, str], where: str
-) -> PackageLock:
+def offline_lock(current: PackageLock | None, spec: Spec, tools: Mapping[str, str], where: str) -> PackageLock:
     """Pure: the current lock for the present tools, hooks and files, without an archive being asked.
 
     Raises NotFoundError when there is none, UsageError when the project file asks for other packages or archives.
@@ -91,6 +92,11 @@ class Offline:
 def lock_pointer(project: str, series: str, part: str, architecture: str) -> str:
     """Where the newest lock of a product or device is named."""
     return f"locks/{project}/{series}/{part}/{architecture}.json"
+
+
+def tools_lock_pointer(project: str, distribution: str, architecture: str) -> str:
+    """The same for a project's tools, which all its series are built with."""
+    return f"locks/{project}/tools/{distribution}/{architecture}.json"
 
 
 def named_lock(pointer: str, store: Store, which: Which = "current") -> PackageLock | None:

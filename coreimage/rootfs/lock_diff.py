@@ -44,7 +44,7 @@ class LockDiff(Value):
 
     def lines(self) -> tuple[str, ...]:
         """For people: one line per difference."""
-        packages = [f"package {_change(change)}" for change in self.packages]
+        packages = [f"package {change}" for change in self.packages]
         packages += [f"package {change}, the version being the same" for change in self.repacked]
         parts = [("package", self.moved), ("archive", self.archives), ("tool", self.tools), ("epoch", self.epoch)]
         others = [f"{part} {change}" for part, changes in parts for change in changes]
@@ -77,11 +77,6 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Differe
     names = sorted(old.keys() | new.keys())
     changed = [name for name in names if old.get(name) != new.get(name)]
     return tuple(Difference(name=name, old=old.get(name), new=new.get(name)) for name in changed)
-
-
-def _change(change: PackageChange) -> str:
-    versions = [version for version in (change.old, change.new) if version is not None]
-    return f"{change.name} {change.kind}: {' → '.join(versions)}"
 
 
 def _by_name(lock: PackageLock) -> dict[str, LockedPackage]:

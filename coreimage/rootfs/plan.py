@@ -19,7 +19,7 @@ from coreimage.process import Run
 from coreimage.rootfs.lock import configuration, keep_previous, store_lock
 from coreimage.rootfs.probe import signed_text
 from coreimage.rootfs.replacement import check_replacements, offered
-from coreimage.rootfs.spec import ArchiveSpec, DeviceSpec, RootfsSpec
+from coreimage.rootfs.spec import ArchiveSpec, Spec
 from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
 from coreimage.workspace import workspace
 
@@ -31,7 +31,7 @@ _INDEX_LIMIT_BYTES = 256 << 20
 
 
 def plan_packages(
-    spec: RootfsSpec | DeviceSpec,
+    spec: Spec,
     releases: tuple[ArchiveRelease, ...],
     previous: PackageLock | None,
     *,
@@ -84,7 +84,7 @@ def _planned(match: re.Match[str], archives: Sequence[str]) -> LockedPackage:
 class _Apt:
     """An apt of its own below `folder`: one local mirror per suite that holds the indexes and no package."""
 
-    def __init__(self, folder: Path, spec: RootfsSpec | DeviceSpec, releases: tuple[ArchiveRelease, ...]) -> None:
+    def __init__(self, folder: Path, spec: Spec, releases: tuple[ArchiveRelease, ...]) -> None:
         self._folder, self._spec, self._releases = folder, spec, releases
         self._archives = [_archive_of(spec, release) for release in releases]
 
@@ -187,7 +187,7 @@ def _by_hash(release: bytes) -> bool:
     return str(ReleaseFile(release.splitlines()).get("Acquire-By-Hash", "no")).lower() == "yes"
 
 
-def _archive_of(spec: RootfsSpec | DeviceSpec, release: ArchiveRelease) -> ArchiveSpec:
+def _archive_of(spec: Spec, release: ArchiveRelease) -> ArchiveSpec:
     for archive in spec.archives:
         if archive.uri == release.uri and release.suite in archive.suites:
             return archive

@@ -6,6 +6,7 @@ import base64
 import io
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import TypeAlias
 
 from coreimage.config import ArchiveConfig, ExtraArchiveConfig, Project, SeriesConfig, did_you_mean
 from coreimage.errors import HostError, NotFoundError, UsageError
@@ -19,6 +20,16 @@ _KEYRING = "application/pgp-keys"
 
 DEVICE_PACKAGES = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev", "zstd")
 """What the initrd is made with, besides the packages that a device names."""
+
+TOOLS = (
+    *("mmdebstrap", "apt", "dpkg", "mount", "tar", "gzip", "pigz", "xz-utils", "zstd", "python3", "eatmydata"),
+    *("e2fsprogs", "dosfstools", "mtools", "squashfs-tools", "grub-common"),
+)
+"""What makes chroots, tarballs, file systems and boot loaders."""
+TOOLS_OF: dict[Architecture, tuple[str, ...]] = {
+    "amd64": ("grub-pc-bin", "grub-efi-amd64-bin"),
+    "arm64": ("grub-efi-arm64-bin",),
+}
 
 
 class ArchiveSpec(Value):
@@ -63,6 +74,17 @@ class DeviceSpec(Value):
     system_files: ArtifactRef
 
 
+class ToolsSpec(Value):
+    """`architecture` is that of the machine that the tools run on."""
+
+    architecture: Architecture
+    archives: tuple[ArchiveSpec, ...]
+    packages: tuple[str, ...]
+
+
+Spec: TypeAlias = RootfsSpec | DeviceSpec | ToolsSpec
+
+
 def rootfs_spec(project: Project, channel: str, architecture: Architecture, *, store: Store) -> RootfsSpec:
     """Stores keys, overlay and hooks. Raises UsageError for files that are not there, HostError without a keyring."""
     series = _series(project, channel)
@@ -99,18 +121,28 @@ def device_spec(project: Project, channel: str, device: str, *, store: Store) ->
     )
 
 
+def tools_spec(project: Project, architecture: Architecture, *, store: Store) -> ToolsSpec:
+    """Raises UsageError for a key that is not there, HostError without a keyring."""
+    tools = project.config.tools
+    return ToolsSpec(
+        architecture=architecture,
+        archives=tuple(_archive(project, tools.distribution, archive, store) for archive in tools.archives),
+        packages=(*TOOLS, *TOOLS_OF[architecture]),
+    )
+
+
 def _series(project: Project, channel: str) -> SeriesConfig:
     return project.config.series[project.channel(channel).series]
 
 
 def _archives(project: Project, series: SeriesConfig, store: Store) -> tuple[ArchiveSpec, ...]:
-    own = [_archive(project, series, archive, store) for archive in series.archives]
+    own = [_archive(project, series.distribution, archive, store) for archive in series.archives]
     return (*own, *(_extra_archive(project, archive, store) for archive in series.extra_archives))
 
 
-def _archive(project: Project, series: SeriesConfig, archive: ArchiveConfig, store: Store) -> ArchiveSpec:
-    uri = archive.uri or mirror_for(host_sources(), series.distribution, archive.suites[0])
-    key = _read(project, archive.key, "key") if archive.key else _distribution_keyring(series.distribution)
+def _archive(project: Project, distribution: str, archive: ArchiveConfig, store: Store) -> ArchiveSpec:
+    uri = archive.uri or mirror_for(host_sources(), distribution, archive.suites[0])
+    key = _read(project, archive.key, "key") if archive.key else _distribution_keyring(distribution)
     return ArchiveSpec(
         uri=uri.rstrip("/"),
         suites=archive.suites,

@@ -28,6 +28,7 @@ from coreimage.model import (
     PublishedFile,
     Release,
     RootfsBuild,
+    ToolsTree,
     Value,
 )
 from coreimage.storage import Store, open_store, put_blob_bytes, read_blob
@@ -58,6 +59,10 @@ DIGEST = "0" * 64
 class Spec(Value):
     name: str
     archives: tuple[str, ...] = ("http://archive.test trixie",)
+
+
+class Tools(Spec):
+    architecture: str = "amd64"
 
 
 class Rooms:
@@ -91,7 +96,13 @@ class Rooms:
             archive="a",
         )
         lock = PackageLock(architecture="amd64", epoch=1, packages=(package,), releases=releases)
+        if isinstance(spec, Tools):
+            lock = lock.model_copy(update={"packages": (), "releases": ()})
         return self.blob(lock.model_dump_json(), JSON)
+
+    def tools(self, lock: ArtifactRef, **effects: Any) -> ToolsTree:
+        self.calls.append("tools")
+        return ToolsTree(tree=self.blob(f"tree {lock.sha256}"), lock=lock)
 
     def rootfs(self, spec: Spec, lock: ArtifactRef, *, on_line: Callable[[str], None], **effects: Any) -> RootfsBuild:
         self.calls.append("rootfs")
@@ -190,6 +201,9 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
         rootfs: {
             "rootfs_spec": lambda *a, **k: Spec(name="core"),
             "device_spec": lambda *a, **k: Spec(name="kernel"),
+            "tools_spec": lambda *a, **k: Tools(name="tools"),
+            "ToolsSpec": Tools,
+            "build_tools": rooms.tools,
             "probe_archives": rooms.probe,
             "plan_packages": rooms.plan,
             "build_rootfs": rooms.rootfs,
@@ -209,7 +223,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
         boot_test: {"boot_tests": rooms.boots_under, "require_boot": require_boot},
         channels: {"newest_version": rooms.newest},
         images: {"assemble_candidate": rooms.image},
-        Site: {"signer": lambda self: Signer()},
+        Site: {"signer": lambda self: Signer(), "run": lambda self, tools: None},
     }
     for owner, functions in stages.items():
         for name, function in functions.items():
@@ -235,6 +249,8 @@ def build(tmp_path: Path, rooms: Rooms) -> Callable[..., BuildResult]:
 
 WHOLE = [
     "probe",
+    "plan tools first",
+    "tools",
     "plan core first",
     "rootfs",
     "plan kernel first",
@@ -271,7 +287,7 @@ def test_a_changed_archive_is_planned_from_the_last_lock(build: Callable[..., Bu
     first = build()
     rooms.suite = "2" * 64
     second = build()
-    assert rooms.calls[:2] == ["probe", "plan core after another"]
+    assert rooms.calls[:3] == ["probe", "plan tools after another", "plan core after another"]
     assert second.devices[0].release.version == 2
     assert second.published.build_id == f"{first.published.build_id}.1"
 
@@ -337,8 +353,9 @@ def test_explain_tells_what_would_run_and_does_nothing(
     build: Callable[..., BuildResult], rooms: Rooms, tmp_path: Path
 ) -> None:
     never = foreseen(tmp_path)
-    assert rooms.calls == ["probe", "plan core first", "plan kernel first"]
-    assert never["build-rootfs"] == ("no earlier run is recorded",)
+    assert rooms.calls == ["probe", "plan tools first"]
+    assert never["build-tools"] == ("no earlier run is recorded",)
+    assert never["build-rootfs"] == ("what it is made of is built first",)
     assert never["release-candidate"] == ("what it is made of is built first",)
     build()
     objects = [(found.key, found.etag) for found in rooms.store.list()]

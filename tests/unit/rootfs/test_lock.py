@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import NotFoundError, UsageError
-from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
+from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock, ToolsTree
 from coreimage.rootfs.lock import (
     Offline,
     configuration,
@@ -19,7 +19,7 @@ from coreimage.rootfs.lock import (
 )
 from coreimage.rootfs.lock_diff import lock_diff
 from coreimage.rootfs.spec import ArchiveSpec, DeviceSpec, HookSpec, RootfsSpec
-from coreimage.rootfs.tools import ABSENT, PACKAGES, versions_of
+from coreimage.rootfs.tools import versions_of
 from coreimage.storage import open_store
 
 
@@ -168,9 +168,6 @@ def test_a_diff_tells_packages_archives_tools_and_configuration() -> None:
     assert lock_diff(old, old).empty
 
 
-def test_tools_have_the_versions_that_dpkg_knows() -> None:
-    known = "installed tar 1.34+dfsg-1.2\nconfig-files mtools 4.0\nnot-installed apt \n"
-    tools = versions_of(known, "3.11.2", "1.2.13")
-    assert (tools["tar"], tools["mtools"], tools["apt"]) == ("1.34+dfsg-1.2", ABSENT, ABSENT)
-    assert (tools["python"], tools["gzip"]) == ("3.11.2", "zlib 1.2.13")
-    assert list(tools) == sorted([*PACKAGES, "python", "gzip"])
+def test_a_lock_names_the_tools_it_is_built_with_and_their_tree() -> None:
+    found = versions_of(ToolsTree(tree=ref("5"), lock=ref("6")), lock(1, package("tar", "1.35"), package("libc6")))
+    assert found == {"tar": "1.35", "tree": "5" * 64, "tree's lock": "6" * 64}
