@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,19 @@ import pytest
 from coreimage.boot_test import probe_accelerator
 from coreimage.process import run
 from tests.harness.s3 import S3Server, seaweedfs
+from tests.harness.tools import SharedTools, shared_tools
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tools trees are unpacked once for all workers, and not where the user has theirs."""
+    own = tmp_path_factory.getbasetemp()
+    os.environ["COREIMAGE_CACHE"] = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache")
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> SharedTools:
+    return shared_tools(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

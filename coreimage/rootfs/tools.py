@@ -18,8 +18,8 @@ from coreimage.process import Run, Sandbox, run_in
 from coreimage.rootfs.chroot import fetch_packages, lay_out_packages
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import TOOLS, TOOLS_OF
-from coreimage.rootfs.workspace import workspace
 from coreimage.storage import Store, put_blob_file
+from coreimage.workspace import workspace
 
 TREE, LOCK = "tree", "tree's lock"
 """The names of their digests among a lock's tools."""
@@ -68,7 +68,7 @@ def build_tools(lock: ArtifactRef, *, store: Store, fetch: Fetch, run: Run) -> T
         return found
     locked = read_lock(store, lock)
     fetch_packages(locked.packages, store=store, fetch=fetch)
-    with workspace(run) as folder:
+    with workspace("tools", run=run) as folder:
         debs = lay_out_packages(locked.packages, folder / "debs", store=store)
         run(["sh", "-c", _UNPACK, "sh", folder / "tree", *debs], sandbox=Sandbox.FAMILY)
         packed = _pack(folder / "tree", folder / "tree.tar.gz", locked.epoch)

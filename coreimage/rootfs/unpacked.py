@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ import structlog
 from coreimage.model import ToolsTree
 from coreimage.process import Run, run, run_in
 from coreimage.storage import Store, fetch_blob
+from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.tools")
 
@@ -83,15 +83,15 @@ def _making(folder: Path) -> Iterator[None]:
 
 def _unpack(tools: ToolsTree, place: Path, store: Store) -> None:
     log.info("unpacking the tools", tree=tools.tree.sha256, folder=str(place))
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as name:
-        new = Path(name, "tree")
+    with workspace("tools", parent=place.parent) as folder:
+        new = folder / "tree"
         new.mkdir(mode=0o755)
-        packed = fetch_blob(store, tools.tree, Path(name, "tree.tar.gz"))
+        packed = fetch_blob(store, tools.tree, folder / "tree.tar.gz")
         run(["tar", "--extract", "--gzip", "--file", packed, "--directory", new, "--no-same-owner", "-p"])
         (new / _CONTENTS).write_text(_digest(new))
         if place.exists():
             log.warning("the tools had been changed or damaged", folder=str(place))
-            place.rename(Path(name, "damaged"))
+            place.rename(folder / "damaged")
         new.rename(place)
 
 

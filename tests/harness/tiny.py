@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coreimage.config import load_project
 from coreimage.model import RootfsBuild
-from coreimage.process import run
+from coreimage.process import Run, run
 from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import open_store
 from tests.harness.archive import LocalArchive, TestKey, fetch
@@ -77,9 +77,9 @@ def tiny_project(folder: Path, archive: LocalArchive, *changes: tuple[str, str])
     return folder / "project.yaml"
 
 
-def build_tiny(project: Path, store_url: str) -> RootfsBuild:
+def build_tiny(project: Path, store_url: str, by: Run = run) -> RootfsBuild:
     store = open_store(store_url)
     spec = rootfs_spec(load_project(project), "tiny/1/edge", "amd64", store=store)
     releases = probe_archives(spec.archives, store=store, fetch=fetch, run=run)
-    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=fetch, run=run)
-    return build_rootfs(spec, lock, store=store, fetch=fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=fetch, run=by)
+    return build_rootfs(spec, lock, store=store, fetch=fetch, run=by)

@@ -31,6 +31,7 @@ from tests.boot.synthetic import GADGET, IDENTITY, device_tarball, tarball
 from tests.harness.archive import LocalArchive, TestKey
 from tests.harness.ordinary_user import as_ordinary_user
 from tests.harness.tiny import ROOT_DIR, SUITE, tiny_archive, tiny_project
+from tests.harness.tools import SharedTools
 from tests.harness.trees import released
 
 CHANNEL = "tiny/1/edge"
@@ -45,6 +46,7 @@ class Shared:
     archive: LocalArchive
     other_key: TestKey
     api_url: str
+    tools: SharedTools
 
     def __post_init__(self) -> None:
         self.keys = self.folder / "keys"
@@ -52,12 +54,12 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Shared]:
+def shared(tools: SharedTools) -> Iterator[Shared]:
     # gpg-agent's socket path must be short.
     folder = Path(tempfile.mkdtemp(prefix="bad-"))
     keys = [TestKey.make(folder / name, name) for name in ("a", "b")]
     with server(folder / "prefect", {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}) as url:
-        yield Shared(folder, tiny_archive(folder / "archive", keys[0]), keys[1], url)
+        yield Shared(folder, tiny_archive(folder / "archive", keys[0]), keys[1], url, tools)
     for key in keys:
         key.close()
     shutil.rmtree(folder)
@@ -78,8 +80,12 @@ class Case:
         self.temporary.mkdir()
 
     def project(self, *changes: tuple[str, str]) -> Case:
-        tiny_project(self.folder, self.shared.archive, *changes)
+        self.with_tools(tiny_project(self.folder, self.shared.archive, *changes))
         return self
+
+    def with_tools(self, project: Path) -> None:
+        project.write_text(project.read_text() + self.shared.tools.yaml)
+        self.shared.tools.seed(self.store)
 
     def hook(self, script: str) -> Case:
         (self.folder / "hook.sh").write_text(f"#!/bin/sh\n{script}\n")
@@ -99,6 +105,7 @@ class Case:
             "PREFECT_HOME": str(self.folder / "prefect"),
             "TMPDIR": str(self.temporary),
             "HOME": str(self.folder),
+            "COREIMAGE_CACHE": os.environ["COREIMAGE_CACHE"],
         }
 
     def refused(self, *words: str, status: int = 1, sandbox: Sandbox = Sandbox.NONE) -> str:
@@ -173,7 +180,9 @@ def test_a_failing_maintainer_script(case: Case, tmp_path: Path) -> None:
     archive = tiny_archive(tmp_path / "archive", case.shared.archive.key)
     archive.add(SUITE, "broken", postinst="#!/bin/sh\necho the script speaks\nexit 4\n")
     archive.publish()
-    tiny_project(tmp_path, archive, ("packages: [editor]\n      hooks", "packages: [broken]\n      hooks"))
+    case.with_tools(
+        tiny_project(tmp_path, archive, ("packages: [editor]\n      hooks", "packages: [broken]\n      hooks"))
+    )
     said = case.refused()
     assert "| the script speaks" in said
     assert "broken" in said

@@ -1,0 +1,127 @@
+"""The tools tree: the same whoever makes it, and in place of the machine's programs wherever it is used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coreimage.errors import HostError, NotFoundError
+from coreimage.model import RootfsBuild, ToolsTree
+from coreimage.process import Sandbox, run, spawn
+from coreimage.rootfs import unpacked
+from coreimage.rootfs.unpacked import hold, remove_tree, unpacked_tools
+from coreimage.storage import open_store
+from tests.harness.archive import TestKey
+from tests.harness.ordinary_user import as_ordinary_user
+from tests.harness.tiny import ROOT_DIR, build_tiny, tiny_archive, tiny_project
+from tests.harness.tools import SharedTools, made_tools
+
+pytestmark = pytest.mark.timeout(900)
+
+VERSION = "tar (GNU tar) 1.35"
+"""Of Debian 13's."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where ordinary users may go, and short enough for gpg-agent's socket."""
+    made = Path(tempfile.mkdtemp(prefix="tools-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def test_a_machine_with_other_programs_makes_the_same_tree(tools: SharedTools, tmp_path: Path) -> None:
+    """Planned, unpacked and packed by Debian 13's apt, dpkg and tar here, by the machine's own there."""
+    store = open_store(tmp_path.as_uri())
+    assert made_tools(tools.folder / "tools.yaml", store, by=tools.run) == tools.local
+
+
+@pytest.mark.parametrize("sandbox", list(Sandbox))
+def test_its_programs_run_in_place_of_the_machine_s(tools: SharedTools, sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("mine\n")
+    script = "cat work; tar --version | head -1; touch /usr/x /etc/x || true; cat /proc/self/comm"
+    said = tools.run(["sh", "-c", script], sandbox=sandbox, cwd=tmp_path).output.splitlines()
+    assert said[:2] == ["mine", VERSION]
+    assert [line.rpartition(": ")[2] for line in said[2:4]] == ["Read-only file system"] * 2
+    assert said[4] == "cat", "it sees its own /proc"
+    with pytest.raises(HostError, match="gpg is not in the tools tree"):
+        tools.run(["gpg"], sandbox=sandbox)
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from coreimage.process import Sandbox, run_in
+from tests.harness.tiny import build_tiny
+tree, project, store = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+for sandbox in Sandbox:
+    print(run_in(tree)(["sh", "-c", "tar --version | head -1; touch made"], sandbox=sandbox).output)
+print(build_tiny(project, store, run_in(tree)).model_dump_json())
+"""
+
+
+def test_an_ordinary_user_makes_the_same_rootfs_with_them(tools: SharedTools, folder: Path) -> None:
+    key, home = TestKey.make(folder / "key", "tiny"), folder / "home"
+    home.mkdir()
+    project = tiny_project(folder, tiny_archive(folder / "archive", key))
+    key.close()
+    ours = build_tiny(project, (folder / "store").as_uri(), tools.run)
+    tree = unpacked_tools(tools.tools, store=tools.store, folder=folder / "cache")
+    argv = as_ordinary_user([sys.executable, "-c", BUILD, str(tree), str(project), (home / "store").as_uri()], home)
+    said = run(argv, cwd=home, env={"PYTHONPATH": str(ROOT_DIR)}).output
+    assert said.count(VERSION) == len(Sandbox)
+    assert (home / "made").stat().st_uid == home.stat().st_uid
+    assert RootfsBuild.model_validate_json(said.splitlines()[-1]).rootfs == ours.rootfs
+
+
+def test_a_damaged_tree_is_unpacked_again(tools: SharedTools, tmp_path: Path) -> None:
+    place = unpacked_tools(tools.tools, store=tools.store, folder=tmp_path)
+    (place / "usr/bin/tar").write_text("#!/bin/sh\necho not me\n")
+    _forget(place)
+    assert unpacked_tools(tools.tools, store=tools.store, folder=tmp_path) == place
+    assert (place / "usr/bin/tar").read_bytes().startswith(b"\x7fELF")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [place.name, f"{place.name}.lock", "making.lock"]
+
+
+def test_a_tree_in_use_stays(tools: SharedTools, tmp_path: Path) -> None:
+    place = unpacked_tools(tools.tools, store=tools.store, folder=tmp_path)
+    assert not remove_tree(place)
+    _forget(place)
+    assert remove_tree(place)
+    assert not place.exists()
+
+
+def test_a_killed_unpacking_leaves_no_tree_and_the_next_one_works(tools: SharedTools, tmp_path: Path) -> None:
+    place = tmp_path / tools.tools.tree.sha256
+    script = (
+        "import os, signal, sys; from pathlib import Path; from coreimage.rootfs import unpacked;"
+        "from coreimage.model import ToolsTree; from coreimage.storage import open_store;"
+        "unpacked._digest = lambda place: os.kill(os.getpid(), signal.SIGKILL);"
+        "tools = ToolsTree.model_validate_json(sys.argv[1]);"
+        "unpacked.unpacked_tools(tools, store=open_store(sys.argv[2]), folder=Path(sys.argv[3]))"
+    )
+    argv = [sys.executable, "-c", script, tools.tools.model_dump_json(), tools.store.url, str(tmp_path)]
+    with spawn(argv, env={"PYTHONPATH": str(ROOT_DIR)}) as child:
+        assert child.wait(120) == -signal.SIGKILL
+    assert not place.exists()
+    assert unpacked_tools(tools.tools, store=tools.store, folder=tmp_path) == place
+
+
+def test_a_tree_that_the_store_lost_is_named(tools: SharedTools, tmp_path: Path) -> None:
+    lost = ToolsTree(tree=tools.tools.tree, lock=tools.tools.lock)
+    with pytest.raises(NotFoundError, match=lost.tree.sha256):
+        unpacked_tools(lost, store=open_store((tmp_path / "store").as_uri()), folder=tmp_path / "cache")
+
+
+def _forget(place: Path) -> None:
+    """As when the process that used it has ended."""
+    os.close(unpacked._held.pop(place))
+    os.close(hold(place, alone=True))
