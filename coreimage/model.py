@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Architecture = Literal["amd64", "arm64"]
 Firmware = Literal["bios", "uefi"]
+FIRMWARES: dict[Architecture, tuple[Firmware, ...]] = {"amd64": ("bios", "uefi"), "arm64": ("uefi",)}
+"""What a machine of an architecture can be started by."""
 
 TAR_GZ = "application/gzip"
 TAR_XZ = "application/x-xz"

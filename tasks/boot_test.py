@@ -17,5 +17,14 @@ def boot_test(image: DiskImage, firmwares: tuple[Firmware, ...], *, site: Site) 
     store = site.store()
     with workspace("boot") as work:
         raw = disk_image.fetch_image(image, work / "disk.img", store=store, run=run)
-        reports = room.boot_tests(raw, image.raw_sha256, firmwares, store=store, run=run, spawn=spawn, work_folder=work)
+        reports = room.boot_tests(
+            raw,
+            image.raw_sha256,
+            firmwares,
+            store=store,
+            run=run,
+            spawn=spawn,
+            work_folder=work,
+            architecture=image.architecture,
+        )
     return tuple(room.require_boot(report) for report in reports)

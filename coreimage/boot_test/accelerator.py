@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from coreimage.errors import InfrastructureError, ProcessError
+from coreimage.model import Architecture
 from coreimage.process import Run, Sandbox
 
 log = structlog.get_logger("coreimage.boot_test")
@@ -19,6 +20,8 @@ log = structlog.get_logger("coreimage.boot_test")
 TCG = "tcg"
 KVM = "kvm"
 _PROGRAM = "qemu-system-x86_64"
+_MACHINE: dict[Architecture, str] = {"amd64": "q35", "arm64": "virt"}
+_EMULATED_CPU: dict[Architecture, list[str]] = {"amd64": [], "arm64": ["-cpu", "cortex-a72"]}
 _KVM_DEVICE, _BOOT_ID = Path("/dev/kvm"), Path("/proc/sys/kernel/random/boot_id")
 _PROBE_TIMEOUT_S = 5.0
 _SECTOR_BYTES, _PROBE_DISK_BYTES = 512, 1 << 20
@@ -27,13 +30,13 @@ _PROBE_CODE = bytes.fromhex("b010 e6f4 f4")
 _PROBE_STATUS = 0x21
 
 
-def probe_accelerator(*, run: Run, work_folder: Path) -> str:
-    """`kvm` when a guest really gets through the firmware to its boot sector, else `tcg`.
+def probe_accelerator(architecture: Architecture = "amd64", *, run: Run, work_folder: Path) -> str:
+    """`kvm` when a guest really gets through the firmware to its boot sector, else `tcg`: always, for arm64.
 
     /dev/kvm may open, and even run a few instructions, although real guests hang or QEMU ends at the CPU's features.
     The answer is kept in the user's cache folder, for as long as host, QEMU and device are the same.
     """
-    if not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
+    if architecture != "amd64" or not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
         return TCG
     host, kept = _host(), _kept_file()
     with suppress(OSError, ValueError):
@@ -45,11 +48,11 @@ def probe_accelerator(*, run: Run, work_folder: Path) -> str:
     return found
 
 
-def cpu_argv(accelerator: str) -> list[str]:
+def cpu_argv(accelerator: str, architecture: Architecture = "amd64") -> list[str]:
     """One processor when it is emulated: with a second one, a boot takes twice the host's time."""
-    emulated = ["-accel", "tcg", "-smp", "1"]
+    emulated = ["-accel", "tcg", "-smp", "1", *_EMULATED_CPU[architecture]]
     accel = emulated if accelerator == TCG else ["-accel", accelerator, "-cpu", "host", "-smp", "2"]
-    return [*accel, "-machine", "q35"]
+    return [*accel, "-machine", _MACHINE[architecture]]
 
 
 def probe_boot_sector() -> bytes:

@@ -16,7 +16,7 @@ from coreimage.boot_test.accelerator import probe_accelerator
 from coreimage.boot_test.console import Seen
 from coreimage.boot_test.machine import Spawn, make_overlay, start_machine
 from coreimage.errors import BootError
-from coreimage.model import LOG, BootReport, Firmware, Value
+from coreimage.model import LOG, Architecture, BootReport, Firmware, Value
 from coreimage.process import Child, Run
 from coreimage.storage import Store, put_blob_bytes
 
@@ -65,16 +65,20 @@ def boot(
     run: Run,
     spawn: Spawn,
     work_folder: Path,
+    architecture: Architecture = "amd64",
     timeout_s: float = DEFAULT_TIMEOUT_S,
     accelerator: str | None = None,
 ) -> BootOutcome:
     """Boots a raw image, which is not changed, until it shows a login prompt or fails, at most for `timeout_s`."""
-    accelerator = accelerator or probe_accelerator(run=run, work_folder=work_folder)
+    accelerator = accelerator or probe_accelerator(architecture, run=run, work_folder=work_folder)
     with tempfile.TemporaryDirectory(prefix=f"boot-{firmware}-", dir=work_folder) as name:
         folder = Path(name)
         overlay = make_overlay(image, folder / "overlay.qcow2", run=run)
         start = time.monotonic()
-        with start_machine(overlay, firmware, run_folder=folder, spawn=spawn, accelerator=accelerator) as machine:
+        started = start_machine(
+            overlay, firmware, run_folder=folder, spawn=spawn, architecture=architecture, accelerator=accelerator
+        )
+        with started as machine:
             seen = machine.console.await_any(OUTCOMES, timeout_s)
             last_lines = machine.console.lines()
         passed, reason = judge(seen)
@@ -98,10 +102,19 @@ def boot_test(
     run: Run,
     spawn: Spawn,
     work_folder: Path,
+    architecture: Architecture = "amd64",
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> BootReport:
     """The stage: boots a raw image and stores its serial log. A failed boot is a report, not an error."""
-    outcome = boot(image, firmware, run=run, spawn=spawn, work_folder=work_folder, timeout_s=timeout_s)
+    outcome = boot(
+        image,
+        firmware,
+        run=run,
+        spawn=spawn,
+        work_folder=work_folder,
+        architecture=architecture,
+        timeout_s=timeout_s,
+    )
     return BootReport(
         image_sha256=image_sha256,
         firmware=firmware,
@@ -123,6 +136,7 @@ def boot_tests(
     run: Run,
     spawn: Spawn,
     work_folder: Path,
+    architecture: Architecture = "amd64",
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> tuple[BootReport, ...]:
     """`boot_test` under all of `firmwares` at once; the reports are in their order.
@@ -130,7 +144,7 @@ def boot_tests(
     Threads of our own, since a machine needs little of us: when this is interrupted, or one of the tests cannot be
     done, the machines end at once and the threads with them.
     """
-    probe_accelerator(run=run, work_folder=work_folder)
+    probe_accelerator(architecture, run=run, work_folder=work_folder)
     machines = _Machines(spawn)
 
     def test(firmware: Firmware) -> BootReport:
@@ -142,6 +156,7 @@ def boot_tests(
             run=run,
             spawn=machines.spawn,
             work_folder=work_folder,
+            architecture=architecture,
             timeout_s=timeout_s,
         )
 

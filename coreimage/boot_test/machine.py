@@ -8,13 +8,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coreimage.boot_test.accelerator import TCG, cpu_argv
 from coreimage.boot_test.console import Console
 from coreimage.errors import BootError, HostError
-from coreimage.model import Firmware
+from coreimage.model import FIRMWARES, Architecture, Firmware
 from coreimage.process import Child, Run, Sandbox
 from coreimage.workspace import workspace
 
@@ -24,8 +25,31 @@ Spawn = Callable[..., AbstractContextManager[Child]]
 MEMORY_MIB = 768
 """2015's `kvm -m 768 x86.img`."""
 _START_TIMEOUT_S = 120.0
-_OVMF = Path("/usr/share/OVMF")
-_OVMF_PAIRS = (("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd"))
+PROGRAMS: dict[Architecture, str] = {"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
+_DISPLAY: dict[Architecture, list[str]] = {"amd64": ["-vga", "std"], "arm64": ["-device", "ramfb"]}
+
+
+@dataclass(frozen=True)
+class _Uefi:
+    """Debian's builds of UEFI for QEMU: code and an empty store of variables, the newer names first."""
+
+    package: str
+    folder: Path
+    pairs: tuple[tuple[str, str], ...]
+
+
+_UEFI: dict[Architecture, _Uefi] = {
+    "amd64": _Uefi(
+        package="ovmf",
+        folder=Path("/usr/share/OVMF"),
+        pairs=(("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")),
+    ),
+    "arm64": _Uefi(
+        package="qemu-efi-aarch64",
+        folder=Path("/usr/share/AAVMF"),
+        pairs=(("AAVMF_CODE.no-secboot.fd", "AAVMF_VARS.fd"), ("AAVMF_CODE.fd", "AAVMF_VARS.fd")),
+    ),
+}
 
 
 def make_overlay(image: Path, overlay: Path, *, run: Run) -> Path:
@@ -79,6 +103,7 @@ def start_machine(
     *,
     run_folder: Path,
     spawn: Spawn,
+    architecture: Architecture = "amd64",
     accelerator: str = TCG,
     disk_format: str = "qcow2",
     reboot: bool = False,
@@ -95,8 +120,9 @@ def start_machine(
         sockets = stack.enter_context(workspace("vm"))
         serial = _listen(sockets / "serial", stack)
         monitor = _listen(sockets / "qmp", stack)
-        argv = qemu_argv(disk, disk_format, accelerator, sockets, memory_mib)
-        argv += firmware_argv(firmware, run_folder)
+        argv = [PROGRAMS[architecture], *cpu_argv(accelerator, architecture), *_DISPLAY[architecture]]
+        argv += _devices_argv(disk, disk_format, sockets, memory_mib)
+        argv += firmware_argv(firmware, architecture, run_folder)
         argv += _network_argv(ssh_port) + ([] if reboot else ["-no-reboot"])
         child = stack.enter_context(spawn(argv, sandbox=Sandbox.FAMILY))
         monitor_end = stack.enter_context(_accept(monitor, child))
@@ -104,12 +130,10 @@ def start_machine(
         yield Machine(child, Console(serial_end, run_folder / "serial.log"), monitor_end)
 
 
-def qemu_argv(disk: Path, disk_format: str, accelerator: str, sockets: Path, memory_mib: int) -> list[str]:
+def _devices_argv(disk: Path, disk_format: str, sockets: Path, memory_mib: int) -> list[str]:
     return [
-        "qemu-system-x86_64",
-        *cpu_argv(accelerator),
         *("-m", str(memory_mib)),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-device", "virtio-rng-pci"),
         *("-drive", f"if=virtio,file={disk},format={disk_format},cache=unsafe"),
         *("-chardev", f"socket,id=serial,path={sockets / 'serial'}", "-serial", "chardev:serial"),
@@ -117,16 +141,20 @@ def qemu_argv(disk: Path, disk_format: str, accelerator: str, sockets: Path, mem
     ]
 
 
-def firmware_argv(firmware: Firmware, run_folder: Path) -> list[str]:
+def firmware_argv(firmware: Firmware, architecture: Architecture, run_folder: Path) -> list[str]:
+    """`run_folder` keeps the variables. Raises HostError for a firmware that is not installed or does not exist."""
+    if firmware not in FIRMWARES[architecture]:
+        raise HostError(f"there is no {firmware.upper()} for {architecture}", resolution="boot it with UEFI")
     if firmware == "bios":
         return []
-    found = next(
-        ((_OVMF / c, _OVMF / v) for c, v in _OVMF_PAIRS if (_OVMF / c).is_file() and (_OVMF / v).is_file()), None
-    )
+    uefi = _UEFI[architecture]
+    places = [(uefi.folder / code, uefi.folder / variables) for code, variables in uefi.pairs]
+    found = next((place for place in places if all(path.is_file() for path in place)), None)
     if found is None:
-        raise HostError("there is no UEFI firmware for QEMU", where=str(_OVMF), resolution="install ovmf")
+        where, remedy = str(uefi.folder), f"sudo apt-get install {uefi.package}"
+        raise HostError(f"there is no UEFI firmware for {architecture}", where=where, resolution=remedy)
     code, variables = found
-    own = run_folder / "uefi-variables.fd"
+    own = run_folder / f"uefi-variables-{architecture}.fd"
     if not own.exists():
         shutil.copyfile(variables, own)
     flash = "if=pflash,format=raw"

@@ -13,19 +13,18 @@ from coreimage.cli.settings import Settings, pass_settings
 from coreimage.errors import BootError, HostError
 
 if TYPE_CHECKING:
-    from coreimage.model import Firmware
+    from coreimage.model import Architecture, Firmware
 
-_QEMU = "qemu-system-x86_64"
+_ARM64_UEFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+"""Of Debian's qemu-efi-aarch64: without a store of variables, which starting by hand does not need."""
 
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True, help="What starts it."
-)
+@click.option("--firmware", type=click.Choice(["bios", "uefi"]), help="What starts it [bios; uefi for arm64].")
 @click.option("--check", is_flag=True, help="Headless: exit 0 when it reaches its login prompt, 1 when not.")
 @pass_settings
-def boot(settings: Settings, image: Path, firmware: Firmware, check: bool) -> None:
+def boot(settings: Settings, image: Path, firmware: Firmware | None, check: bool) -> None:
     """Boot IMAGE in QEMU, its serial console on this terminal (Ctrl-A X ends it).
 
     The guest's SSH port is port 2222 of this machine. With --check the image is not written to.
@@ -34,19 +33,22 @@ def boot(settings: Settings, image: Path, firmware: Firmware, check: bool) -> No
     Example:
       coreimage boot x86.img --firmware uefi --check
     """
-    if check:
-        _check(settings, image, firmware)
-    else:
-        _start(settings, image, firmware)
+    from coreimage.disk_image import image_architecture  # noqa: PLC0415
+    from coreimage.model import FIRMWARES  # noqa: PLC0415
+    from coreimage.process import run  # noqa: PLC0415
+
+    architecture = image_architecture(image, run=run)
+    start = _check if check else _start
+    start(settings, image, firmware or FIRMWARES[architecture][0], architecture)
 
 
-def _check(settings: Settings, image: Path, firmware: Firmware) -> None:
+def _check(settings: Settings, image: Path, firmware: Firmware, architecture: Architecture) -> None:
     from coreimage.boot_test import boot as boot_image  # noqa: PLC0415
     from coreimage.process import run, spawn  # noqa: PLC0415
     from coreimage.workspace import workspace  # noqa: PLC0415
 
     with workspace("boot") as work:
-        outcome = boot_image(image, firmware, run=run, spawn=spawn, work_folder=work)
+        outcome = boot_image(image, firmware, run=run, spawn=spawn, work_folder=work, architecture=architecture)
     verdict = f"{image} boots" if outcome.passed else f"{image} does not boot"
     text = f"{verdict} under {firmware}: {outcome.reason} ({outcome.duration_s:.0f} s, {outcome.accelerator})"
     if not outcome.passed:
@@ -55,27 +57,37 @@ def _check(settings: Settings, image: Path, firmware: Firmware) -> None:
     click.echo(outcome.model_dump_json(exclude={"serial_log"}) if settings.as_json else text)
 
 
-def _start(settings: Settings, image: Path, firmware: Firmware) -> None:
+def _start(settings: Settings, image: Path, firmware: Firmware, architecture: Architecture) -> None:
     from coreimage.boot_test import probe_accelerator  # noqa: PLC0415
-    from coreimage.boot_test.machine import firmware_argv  # noqa: PLC0415
+    from coreimage.boot_test.machine import PROGRAMS, firmware_argv  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
 
-    program = shutil.which(_QEMU)
+    program = shutil.which(PROGRAMS[architecture])
     if program is None:
-        raise HostError(f"{_QEMU} is not installed", resolution="install qemu-system-x86")
+        package = "qemu-system-arm" if architecture == "arm64" else "qemu-system-x86"
+        raise HostError(f"{PROGRAMS[architecture]} is not installed", resolution=f"sudo apt-get install {package}")
     folder = settings.state("boot")
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = probe_accelerator(run=run, work_folder=folder)
-    argv = [*launch_line(image, accelerator), *firmware_argv(firmware, folder)]
+    accelerator = probe_accelerator(architecture, run=run, work_folder=folder)
+    argv = [*_machine(image, accelerator, architecture), *firmware_argv(firmware, architecture, folder)]
     # QEMU takes our place, so that it has the terminal and its signals.
     os.execv(program, argv)  # noqa: S606
 
 
-def launch_line(image: Path, accelerator: str) -> list[str]:
+def launch_line(image: Path, accelerator: str, architecture: Architecture) -> list[str]:
     """What to type to boot an image by hand, serial console on the terminal."""
+    firmware = ["-bios", _ARM64_UEFI] if architecture == "arm64" else []
+    return [*_machine(image, accelerator, architecture), *firmware]
+
+
+def _machine(image: Path, accelerator: str, architecture: Architecture) -> list[str]:
+    emulated = {"amd64": [], "arm64": ["-cpu", "cortex-a72"]}[architecture]
+    program, board = {"amd64": ("qemu-system-x86_64", []), "arm64": ("qemu-system-aarch64", ["-machine", "virt"])}[
+        architecture
+    ]
     return [
-        _QEMU,
-        *("-m", "768", "-accel", accelerator, *(("-cpu", "host") if accelerator == "kvm" else ()), "-nographic"),
+        *(program, "-m", "768", *board),
+        *("-accel", accelerator, *(["-cpu", "host"] if accelerator == "kvm" else emulated), "-nographic"),
         *("-drive", f"if=virtio,format=raw,file={image}"),
         *("-nic", "user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:2222-:22"),
     ]

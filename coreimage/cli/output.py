@@ -20,6 +20,7 @@ from coreimage.errors import UsageError
 
 if TYPE_CHECKING:
     from coreimage.disk_image import Login
+    from coreimage.model import Architecture
 
 _KEY_NAMES = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
 
@@ -28,7 +29,7 @@ _KEY_NAMES = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
 class Facts:
     """What an image is, however it was made; `channel` is the whole name."""
 
-    architecture: str
+    architecture: Architecture
     channel: str
     version: int
 
@@ -75,10 +76,11 @@ def leave_image(
     with workspace("image", parent=output.absolute().parent) as work:
         facts = make(work / "disk.img", work)
         personalise(work / "disk.img", login, int(time.time()), run=run, work_folder=work)
-        accelerator = probe_accelerator(run=run, work_folder=work)
+        accelerator = probe_accelerator(facts.architecture, run=run, work_folder=work)
         (work / "disk.img").replace(output)
     boot = shlex.join([*own_command(), "boot", str(output)])
-    access = Access(login, key_files, shlex.join(launch_line(output, accelerator)), boot)
+    launch = launch_line(output, accelerator, facts.architecture)
+    access = Access(login, key_files, shlex.join(launch), boot)
     if not settings.as_json:
         click.echo(summary(output, facts, access))
     return facts, access

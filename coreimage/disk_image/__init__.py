@@ -13,6 +13,7 @@ from coreimage.disk_image.gadget_package import (
     unpack_gadget,
 )
 from coreimage.disk_image.gadget_store import PublishedGadget, fetch_gadget, publish_gadget
+from coreimage.disk_image.identify import image_architecture
 from coreimage.disk_image.images import convert, fetch_image, image_prefix, store_image
 from coreimage.disk_image.layout import ImageIdentity, image_size_bytes
 from coreimage.disk_image.login import Login, generated_password, personalise
@@ -31,6 +32,7 @@ __all__ = [
     "fetch_image",
     "gadget_name",
     "generated_password",
+    "image_architecture",
     "image_prefix",
     "image_size_bytes",
     "load_gadget",

@@ -8,13 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from coreimage.boot_loader import EFI_FILES, FOLDER
 from coreimage.disk_image import grub, uboot
 from coreimage.disk_image.gadget import Bootloader, Gadget, InnerPath
 from coreimage.disk_image.layout import ImageIdentity
 from coreimage.errors import BuildError
 from coreimage.process import Run
 
-FOLDERS: dict[Bootloader, str] = {"grub": grub.FOLDER, "u-boot": ""}
+FOLDERS: dict[Bootloader, str] = {"grub": FOLDER, "u-boot": ""}
 """Where a boot loader has a/, b/ and the state of the slots: below the root of system-boot."""
 RECORD = "install.yaml"
 
@@ -38,7 +39,11 @@ def boot_files(
     files |= {path.relative_to(tree / "boot").as_posix(): path for path in files_below(tree / "boot")}
     files |= {str(folder / "a" / name): path for name, path in kernel_files(tree).items()}
     files |= gadget_files(gadget, gadget_folder, identity, made)
-    files |= _grub_files(identity, made, run=run) if loader == "grub" else _uboot_files(made)
+    if loader == "grub":
+        own = EFI_FILES[identity.architecture][1] in files
+        files |= _grub_files(identity, made, brings_grub=own, run=run)
+    else:
+        files |= _uboot_files(made)
     return files
 
 
@@ -107,11 +112,14 @@ def _copied(path: Path, copy: Path, identity: ImageIdentity) -> Path:
     return Path(shutil.copyfile(path, copy))
 
 
-def _grub_files(identity: ImageIdentity, made: Path, *, run: Run) -> BootFiles:
+def _grub_files(identity: ImageIdentity, made: Path, *, brings_grub: bool, run: Run) -> BootFiles:
+    """`brings_grub`: the tarballs have a GRUB for UEFI, which is as old or new as the rest of the system."""
     (made / "grubenv").write_bytes(grub.grubenv(grub.INITIAL_STATE))
-    _, efi_name = grub.EFI_FILES[identity.architecture]
-    efi = grub.efi_image(identity.architecture, made / "grub.efi", identity.epoch, run=run)
-    return {f"{grub.FOLDER}/grubenv": made / "grubenv", efi_name: efi}
+    files: BootFiles = {f"{FOLDER}/grubenv": made / "grubenv"}
+    if not brings_grub:
+        _, efi_name = EFI_FILES[identity.architecture]
+        files[efi_name] = grub.efi_image(identity.architecture, made / "grub.efi", identity.epoch, run=run)
+    return files
 
 
 def _uboot_files(made: Path) -> BootFiles:

@@ -6,23 +6,14 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+from coreimage.boot_loader import EFI_FILES, FOLDER, MODULES, efi_argv, mkimage_argv
 from coreimage.disk_image.layout import SECTOR_BYTES, Partition
 from coreimage.errors import BuildError, HostError
 from coreimage.model import Architecture
 from coreimage.process import Run
 
-FOLDER = "EFI/coreimage"
-"""On system-boot: grub.cfg, grubenv, and a/ and b/ with the kernels of the slots."""
-EFI_FILES: dict[Architecture, tuple[str, str]] = {
-    "amd64": ("x86_64-efi", "EFI/BOOT/BOOTX64.EFI"),
-    "arm64": ("arm64-efi", "EFI/BOOT/BOOTAA64.EFI"),
-}
 GRUBENV_BYTES = 1024
 _GRUBENV_HEADER = b"# GRUB Environment Block\n"
-_MODULES = (
-    *("part_gpt", "fat", "ext2", "normal", "configfile", "linux", "boot", "loadenv", "test", "echo"),
-    *("serial", "terminal", "reboot", "halt", "ls", "cat", "search", "search_label", "minicmd"),
-)
 _BOOT_CODE_BYTES = 440
 _KERNEL_SECTOR_OFFSET = 0x5C
 """In boot.img: 64-bit sector of core.img (GRUB_BOOT_MACHINE_KERNEL_SECTOR)."""
@@ -30,6 +21,9 @@ _BLOCKLIST_OFFSET = 500
 """In core.img's first sector: 64-bit sector of its second one."""
 _LIBRARY = Path("/usr/lib/grub")
 """Where the programs that `run` starts find theirs, so it is looked at through `run` only."""
+_REMEDIES = {
+    "arm64-efi": "put grub-efi-arm64-bin among the device's packages in the project file: its tarball then brings GRUB"
+}
 
 
 def grubenv(variables: Mapping[str, str]) -> bytes:
@@ -50,14 +44,15 @@ INITIAL_STATE = {"slot": "a", "trial": "", "tries": "0", "failed": ""}
 
 
 def efi_image(architecture: Architecture, target: Path, epoch: int, *, run: Run) -> Path:
-    """A GRUB for removable media: it finds its folder on the partition that the firmware loaded it from."""
-    platform, _ = EFI_FILES[architecture]
-    return _mkimage(platform, f"/{FOLDER}", [*_MODULES, "efi_gop"], target, epoch, run=run)
+    """This machine's GRUB, for a device whose tarball brings none."""
+    return _mkimage(EFI_FILES[architecture][0], efi_argv(architecture, str(target)), target, epoch, run=run)
 
 
 def core_image(boot_partition: int, target: Path, epoch: int, *, run: Run) -> Path:
     """A GRUB for BIOS: its folder is on partition `boot_partition` of the disk that it was read from."""
-    return _mkimage("i386-pc", f"(,gpt{boot_partition})/{FOLDER}", [*_MODULES, "biosdisk"], target, epoch, run=run)
+    prefix = f"(,gpt{boot_partition})/{FOLDER}"
+    argv = mkimage_argv("i386-pc", prefix, [*MODULES, "biosdisk"], str(target))
+    return _mkimage("i386-pc", argv, target, epoch, run=run)
 
 
 def embed(image: Path, core: Path, partition: Partition, *, run: Run) -> None:
@@ -80,13 +75,12 @@ def embed(image: Path, core: Path, partition: Partition, *, run: Run) -> None:
         file.write(content)
 
 
-def _mkimage(platform: str, prefix: str, modules: list[str], target: Path, epoch: int, *, run: Run) -> Path:
+def _mkimage(platform: str, argv: list[str], target: Path, epoch: int, *, run: Run) -> Path:
     if run(["test", "-d", _LIBRARY / platform], accept=(0, 1)).status:
         raise HostError(
             f"there is no GRUB for {platform}",
             where=str(_LIBRARY / platform),
-            resolution="install grub-pc-bin and grub-efi-amd64-bin (grub-efi-arm64-bin)",
+            resolution=_REMEDIES.get(platform, "install grub-pc-bin and grub-efi-amd64-bin"),
         )
-    argv = ["grub-mkimage", "-O", platform, "-p", prefix, "-o", str(target), *modules]
     run(argv, env={"SOURCE_DATE_EPOCH": str(epoch)})
     return target

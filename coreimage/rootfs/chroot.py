@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from coreimage.errors import BuildError, CoreimageError, HostError, ProcessError
 from coreimage.http import Fetch
-from coreimage.model import ArtifactRef, LockedPackage, PackageLock
+from coreimage.model import Architecture, ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run, Sandbox
+from coreimage.rootfs import emulation
+from coreimage.rootfs.deb import decompress_deb
 from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
 from coreimage.workspace import workspace
 
@@ -62,6 +64,7 @@ mount -t tmpfs -o mode=1777 shm dev/shm
 mount --rbind /sys sys
 mount -t proc proc proc
 mount --bind "$work" ".$work"
+@EMULATION@
 pivot_root . old
 cd "$work"
 umount -l /old
@@ -115,7 +118,7 @@ def make_chroot(
     Raises BuildError for what does not install and for a failing hook, HostError when the disk is full.
     """
     fetch_packages(lock.packages, store=store, fetch=fetch)
-    archive = _local_archive(lock.packages, folder / "archive", store=store, run=run)
+    archive = _local_archive(lock, folder / "archive", store=store, run=run)
     for name, ref in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         fetch_blob(store, ref, folder / name)
@@ -139,11 +142,18 @@ def _bootstrap(
     env = {"SOURCE_DATE_EPOCH": str(lock.epoch), "TMPDIR": str(folder / "tmp"), "INITRD": "No", "HOME": "/root"}
     try:
         with tar.open("wb") as target:
-            view = ["sh", "-c", _VIEW, "sh", str(folder)]
+            view = _view(lock.architecture, folder)
             run([*view, *argv], sandbox=Sandbox.ROOT, network=False, env=env, cwd=folder, stdout=target, on_line=keep)
     except ProcessError as error:
         raise explain(error, lines) from error
     return Chroot(tar, "".join(f"{line}\n" for line in lines))
+
+
+def _view(architecture: Architecture, folder: Path) -> list[str]:
+    """What goes before a command that is to run in the view: programs of `architecture` run there too."""
+    found = emulation.emulator(architecture)
+    script = _VIEW.replace("@EMULATION@", found.placed(folder).register() if found else "")
+    return [*(emulation.own_users(folder) if found else []), "sh", "-c", script, "sh", str(folder)]
 
 
 def _argv(lock: PackageLock, archive: Path, script: Path) -> list[str]:
@@ -158,7 +168,7 @@ def _argv(lock: PackageLock, archive: Path, script: Path) -> list[str]:
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt={rule}" for rule in SLIM),
         f"--customize-hook={script}",
-        "--skip=output/dev",
+        "--skip=output/dev,check/qemu",
         "",
         "-",
         f"deb [trusted=yes] copy:{archive} ./",
@@ -168,6 +178,8 @@ def _argv(lock: PackageLock, archive: Path, script: Path) -> list[str]:
 def explain(error: ProcessError, lines: Sequence[str]) -> CoreimageError:
     """Pure: what went wrong, out of what mmdebstrap said."""
     text = "\n".join(lines)
+    if emulation.REFUSED in lines:
+        return emulation.refused()
     if any(words in text for words in _FULL):
         return HostError(
             "the disk is full, or a limit on file sizes was reached",
@@ -202,16 +214,21 @@ def lay_out_packages(packages: Sequence[LockedPackage], folder: Path, *, store: 
     return _in_parallel(one, packages)
 
 
-def _local_archive(packages: Sequence[LockedPackage], folder: Path, *, store: Store, run: Run) -> Path:
-    """A flat archive (sources.list(5), exact path) of the locked packages and nothing else."""
-    lay_out_packages(packages, folder, store=store)
+def _local_archive(lock: PackageLock, folder: Path, *, store: Store, run: Run) -> Path:
+    """A flat archive (sources.list(5), exact path) of the locked packages and nothing else.
+
+    Where dpkg will be emulated, this machine decompresses the packages for it.
+    """
+    lay_out_packages(lock.packages, folder, store=store)
+    emulated = emulation.emulator(lock.architecture) is not None
 
     def stanza(package: LockedPackage) -> str:
-        name = f"{package.sha256}.deb"
-        control = run(["dpkg-deb", "--field", folder / name]).output.rstrip("\n")
-        return f"{control}\nFilename: ./{name}\nSize: {package.size_bytes}\nSHA256: {package.sha256}\n"
+        path = folder / f"{package.sha256}.deb"
+        control = run(["dpkg-deb", "--field", path]).output.rstrip("\n")
+        sha256 = decompress_deb(path, run=run) if emulated else package.sha256
+        return f"{control}\nFilename: ./{path.name}\nSize: {path.stat().st_size}\nSHA256: {sha256}\n"
 
-    (folder / "Packages").write_text("\n".join(_in_parallel(stanza, packages)))
+    (folder / "Packages").write_text("\n".join(_in_parallel(stanza, lock.packages)))
     return folder
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+from coreimage.boot_loader import EFI_FILES, efi_argv
 from coreimage.errors import BuildError
 from coreimage.http import Fetch
-from coreimage.model import LOG, TAR_GZ, TEXT, ArtifactRef, DeviceBuild
+from coreimage.model import LOG, TAR_GZ, TEXT, Architecture, ArtifactRef, DeviceBuild
 from coreimage.process import Run
 from coreimage.rootfs.build import STATUS, manifest_of
 from coreimage.rootfs.chroot import make_chroot
@@ -33,7 +35,15 @@ for modules in "$1"/usr/lib/modules/*; do
 done
 """
 
+_EFI = """
+if [ -d "$1/usr/lib/grub/{platform}" ]; then
+    mkdir -p "$1/boot/EFI/BOOT"
+    chroot "$1" {argv} >&2
+fi
+"""
+
 _SYSTEM = re.compile(r"usr/lib/(modules|firmware)(/|$)")
+_BOOT = re.compile(r"boot/EFI(/|$)")
 
 
 def build_device(
@@ -49,7 +59,8 @@ def build_device(
     locked = read_lock(store, lock)
     with workspace("device", run=run) as folder:
         files = {"system.tar": spec.system_files}
-        chroot = make_chroot(locked, folder, _INITRD, files, store=store, fetch=fetch, run=run, on_line=on_line)
+        script = customize(spec.architecture)
+        chroot = make_chroot(locked, folder, script, files, store=store, fetch=fetch, run=run, on_line=on_line)
         manifest = pack(chroot.tar, folder / "device.tar.gz", locked.epoch, spec.device)
         return DeviceBuild(
             device=spec.device,
@@ -61,8 +72,14 @@ def build_device(
         )
 
 
+def customize(architecture: Architecture) -> str:
+    """Pure: makes the initrd and, where the device's packages bring GRUB for UEFI, the boot loader."""
+    platform, name = EFI_FILES[architecture]
+    return _INITRD + _EFI.format(platform=platform, argv=shlex.join(efi_argv(architecture, f"/boot/{name}")))
+
+
 def pack(source: Path, target: Path, epoch: int, device: str) -> str:
-    """Writes hardware.yaml, assets/ and system/, in this order; gives the manifest of the chroot they come from."""
+    """Writes hardware.yaml, assets/, boot/ (if any) and system/; gives the manifest of the chroot they come from."""
     with tarfile.open(source, mode="r:") as tar, gzip_writer(target) as zipped, TarWriter(zipped, epoch=epoch) as out:  # type: ignore[arg-type]
         members = {member.name.removeprefix("./"): member for member in tar}
         _add(out, tar, regular("hardware.yaml", len(HARDWARE)), HARDWARE, epoch)
@@ -70,6 +87,11 @@ def pack(source: Path, target: Path, epoch: int, device: str) -> str:
         for asset, stem in (("initrd.img", "initrd.img-"), ("vmlinuz", "vmlinuz-")):
             member = members[_only(members, f"boot/{stem}", device)]
             _add(out, tar, regular(f"assets/{asset}", member.size), member, epoch)
+        loaders = sorted(name for name in members if _BOOT.match(name))
+        if loaders:
+            _add(out, tar, directory("boot"), None, epoch)
+        for name in loaders:
+            out.add(members[name], tar.extractfile(members[name]) if members[name].isreg() else None)
         for name in ("system", "system/usr", "system/usr/lib"):
             _add(out, tar, directory(name), None, epoch)
         for name in sorted(name for name in members if _SYSTEM.match(name)):

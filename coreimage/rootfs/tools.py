@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 
 from coreimage.errors import BuildError, HostError, ProcessError
@@ -16,6 +15,7 @@ from coreimage.http import Fetch
 from coreimage.model import JSON, TAR_GZ, Architecture, ArtifactRef, PackageLock, ToolsTree
 from coreimage.process import Run, Sandbox, run_in
 from coreimage.rootfs.chroot import fetch_packages, lay_out_packages
+from coreimage.rootfs.emulation import MACHINES
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import TOOLS, TOOLS_OF
 from coreimage.storage import Store, put_blob_file
@@ -23,7 +23,6 @@ from coreimage.workspace import workspace
 
 TREE, LOCK = "tree", "tree's lock"
 """The names of their digests among a lock's tools."""
-_MACHINES: Mapping[str, Architecture] = {"x86_64": "amd64", "aarch64": "arm64"}
 
 _UNPACK = r"""
 set -eu
@@ -53,9 +52,9 @@ tar --create --format=gnu --sort=name --hard-dereference --owner=0 --group=0 --n
 def machine_architecture() -> Architecture:
     """Of the programs that run here. Raises HostError for one that no tools are known for."""
     machine = platform.machine()
-    if machine not in _MACHINES:
-        raise HostError(f"there are no tools for {machine}", resolution=f"build on {' or '.join(_MACHINES)}")
-    return _MACHINES[machine]
+    if machine not in MACHINES:
+        raise HostError(f"there are no tools for {machine}", resolution=f"build on {' or '.join(MACHINES)}")
+    return MACHINES[machine]
 
 
 def build_tools(lock: ArtifactRef, *, store: Store, fetch: Fetch, run: Run) -> ToolsTree:

@@ -17,7 +17,7 @@ _INIT = b"""#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /dev
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
-exec </dev/ttyS0 >/dev/ttyS0 2>&1
+exec </dev/@CONSOLE@ >/dev/@CONSOLE@ 2>&1
 /bin/busybox cat /proc/cmdline
 echo -n 'tiny login: '
 read name
@@ -52,8 +52,9 @@ def kernel_and_busybox(folder: Path) -> tuple[bytes, bytes]:
     return next((folder / "x" / "boot").glob("vmlinuz-*")).read_bytes(), binary.read_bytes()
 
 
-def initrd(busybox: bytes) -> bytes:
-    nodes = [("bin", 0o40755, b""), ("bin/busybox", 0o100755, busybox), ("init", 0o100755, _INIT)]
+def initrd(busybox: bytes, console: str = "ttyS0") -> bytes:
+    init = _INIT.replace(b"@CONSOLE@", console.encode())
+    nodes = [("bin", 0o40755, b""), ("bin/busybox", 0o100755, busybox), ("init", 0o100755, init)]
     archive = b"".join(_newc(n, *node) for n, node in enumerate([*nodes, ("TRAILER!!!", 0, b"")], start=1))
     return gzip.compress(archive, 1, mtime=0)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from coreimage.boot_loader import FOLDER
 from coreimage.boot_test import boot, boot_test, boot_tests, make_overlay, require_boot, start_machine
 from coreimage.disk_image import grub
 from coreimage.disk_image.gpt import read_table
@@ -60,7 +61,7 @@ def test_an_interrupt_ends_the_machines(tiny_image: Path, tmp_path: Path) -> Non
 def test_an_image_without_kernels_fails_with_its_last_lines(tiny_image: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.img"
     run(["cp", "--sparse=always", tiny_image, broken])
-    run(["mdel", "-i", _boot_partition(broken), f"::{grub.FOLDER}/a/vmlinuz"])
+    run(["mdel", "-i", _boot_partition(broken), f"::{FOLDER}/a/vmlinuz"])
     store = open_store(str(tmp_path / "store"))
     report = boot_test(broken, "0" * 64, "bios", store=store, run=run, spawn=spawn, work_folder=tmp_path, timeout_s=60)
     assert "slot" in report.reason
@@ -98,7 +99,7 @@ def _boot_partition(image: Path) -> str:
 def _with_both_slots(image: Path, state: bytes, folder: Path) -> None:
     place = _boot_partition(image)
     for name in ("vmlinuz", "initrd.img"):
-        run(["mcopy", "-i", place, f"::{grub.FOLDER}/a/{name}", folder / name])
-        run(["mcopy", "-i", place, folder / name, f"::{grub.FOLDER}/b/{name}"])
+        run(["mcopy", "-i", place, f"::{FOLDER}/a/{name}", folder / name])
+        run(["mcopy", "-i", place, folder / name, f"::{FOLDER}/b/{name}"])
     (folder / "grubenv").write_bytes(state)
-    run(["mcopy", "-o", "-i", place, folder / "grubenv", f"::{grub.FOLDER}/grubenv"])
+    run(["mcopy", "-o", "-i", place, folder / "grubenv", f"::{FOLDER}/grubenv"])

@@ -56,6 +56,7 @@ class LocalArchive:
     valid_until: str = ""
     codename: str = ""
     """The same for all suites, as Ubuntu's pockets have it; default: each suite's own name."""
+    architectures: tuple[str, ...] = ("amd64",)
     _stanzas: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """By suite and component."""
 
@@ -69,30 +70,35 @@ class LocalArchive:
         name: str,
         version: str = "1",
         *,
+        architecture: str = "all",
         fields: str = "",
         content: str = "",
         component: str = "main",
         files: Mapping[str, Path | str] | None = None,
         links: Mapping[str, str] | None = None,
         folders: Sequence[str] = (),
+        trees: Sequence[Path] = (),
         postinst: str = "",
     ) -> None:
         """`fields`: more control lines, such as `Depends: x\\n`. The package holds /usr/share/<name>/content, and
-        `files` (copies, or texts), symbolic `links` (to what), `folders`, by their path without the leading slash."""
-        tree = self.folder / "build" / f"{name}_{version}"
+        `files` (copies, or texts), symbolic `links` (to what), `folders`, by their path without the leading slash;
+        and all that is below the folders `trees`."""
+        tree = self.folder / "build" / f"{name}_{version}_{architecture}"
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "usr/share" / name).mkdir(parents=True)
         (tree / "usr/share" / name / "content").write_text(content or f"{name} {version}\n")
         control = (
-            f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@example.com>\n"
-            f"{fields}Description: test\n"
+            f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n"
+            f"Maintainer: Nobody <nobody@example.com>\n{fields}Description: test\n"
         )
         (tree / "DEBIAN/control").write_text(control)
         if postinst:
             (tree / "DEBIAN/postinst").write_text(postinst)
             (tree / "DEBIAN/postinst").chmod(0o755)
+        for other in trees:
+            shutil.copytree(other, tree, symlinks=True, dirs_exist_ok=True)
         _fill(tree, files or {}, links or {}, folders)
-        deb = self._pool(suite, component) / f"{name}_{version}_all.deb"
+        deb = self._pool(suite, component) / f"{tree.name}.deb"
         run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, deb], env={"SOURCE_DATE_EPOCH": "0"})
         shutil.rmtree(tree)
         self._index(suite, component, deb, control)
@@ -106,7 +112,7 @@ class LocalArchive:
 
     def publish(self) -> LocalArchive:
         for suite, components in self._stanzas.items():
-            self._publish(suite, {name: "\n".join(stanzas).encode() for name, stanzas in components.items()})
+            self._publish(suite, components)
         return self
 
     def _pool(self, suite: str, component: str) -> Path:
@@ -120,12 +126,14 @@ class LocalArchive:
         stanza = f"{control}Filename: {filename}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
         self._stanzas.setdefault(suite, {}).setdefault(component, []).append(stanza)
 
-    def _publish(self, suite: str, packages: dict[str, bytes]) -> None:
+    def _publish(self, suite: str, packages: dict[str, list[str]]) -> None:
         dists = self.folder / "dists" / suite
         # apt passes over an index whose uncompressed form the Release does not list.
         forms = {
-            f"{component}/binary-amd64/Packages{end}": content
-            for component, plain in packages.items()
+            f"{component}/binary-{architecture}/Packages{end}": content
+            for architecture in self.architectures
+            for component, stanzas in packages.items()
+            for plain in (_index_of(stanzas, architecture),)
             for end, content in (("", plain), (".gz", gzip.compress(plain, mtime=0)))
         }
         for name, form in forms.items():
@@ -136,10 +144,17 @@ class LocalArchive:
         until = f"Valid-Until: {self.valid_until}\n" if self.valid_until else ""
         (dists / "Release").write_text(
             f"Origin: {self.origin}\nLabel: {self.label}\nSuite: {suite}\nCodename: {self.codename or suite}\n"
-            f"Date: {self.date}\n{until}Architectures: amd64\nComponents: {' '.join(packages)}\nSHA256:\n{lines}"
+            f"Date: {self.date}\n{until}Architectures: {' '.join(self.architectures)}\n"
+            f"Components: {' '.join(packages)}\nSHA256:\n{lines}"
         )
         (dists / "InRelease").unlink(missing_ok=True)
         self.key.gpg("--clearsign", "--output", dists / "InRelease", dists / "Release")
+
+
+def _index_of(stanzas: Sequence[str], architecture: str) -> bytes:
+    """What a Packages file lists: the architecture's own packages, and those of all."""
+    own = {f"Architecture: {name}" for name in ("all", architecture)}
+    return "\n".join(stanza for stanza in stanzas if own & set(stanza.splitlines())).encode()
 
 
 def _fill(tree: Path, files: Mapping[str, Path | str], links: Mapping[str, str], folders: Sequence[str]) -> None:
