@@ -1,18 +1,23 @@
-"""From a channel to a disk image: what a user's `flash` does, and what the pipeline boots before it releases."""
+"""From a channel, or from local files, to a disk image: what `flash` does, and what the pipeline boots and releases."""
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
-from coreimage.client import Session
+from coreimage.client import Image, ImageFile, Session
 from coreimage.disk_image import AssembledImage, ImageIdentity, assemble
 from coreimage.image_server import WEB_ROOT, StoreWeb, client_errors
+from coreimage.local_parts import SERVER_PREFIXES, LocalPart, check_modules, scan, version_part
 from coreimage.model import Architecture
 from coreimage.process import Run
 
-__all__ = ["WEB_ROOT", "StoreWeb", "flash"]
+__all__ = ["WEB_ROOT", "StoreWeb", "download_files", "flash", "flash_local"]
+
+DOWNLOADS_AT_ONCE = 4
 
 
 def flash(
@@ -27,25 +32,130 @@ def flash(
     work_folder: Path,
     revision: int = 0,
     size_bytes: int | None = None,
+    local: Sequence[LocalPart] = (),
+    options: Mapping[str, object] | None = None,
     on_step: Callable[[str], None] = lambda _: None,
+    on_detail: Callable[[str], None] | None = None,
+    cancel: Callable[[], None] = lambda: None,
 ) -> AssembledImage:
     """Makes a raw image of a channel's version at `output`: chain of trust verified, files applied by their order.
 
-    `revision` 0 is the newest, a negative one counts back from it. Raises VerificationError for what is not signed
-    as it should, NotFoundError for what the server has not, and what `assemble` raises.
+    `revision` 0 is the newest, a negative one counts back from it. A `local` part takes the place of the server's.
+    `cancel` ends downloads under way. Raises VerificationError for what is not signed as it should, NotFoundError for
+    what the server has not, and what `assemble` raises.
     """
-    parts = work_folder / "parts"
-    parts.mkdir()
     with client_errors():
         on_step("Fetching information from server...")
         image = session.select(channel, device, revision)
         on_step("Downloading and setting up...")
-        files = session.download(channel, device, image, parts)
+        parts = download_files(session, channel, device, image, work_folder / "parts", local=local, cancel=cancel)
+    files = with_local(image, parts, local)
     on_step(f"Installing {device}")
+    if local:
+        check_modules(scan(files), ", ".join(str(part.path) for part in local))
     identity = ImageIdentity(
         channel=channel, device=device, version=image.version, architecture=architecture, epoch=newest_mtime(files[-1])
     )
-    return assemble(files, gadget_folder, identity, output, run=run, work_folder=work_folder, size_bytes=size_bytes)
+    return assemble(
+        files,
+        gadget_folder,
+        identity,
+        output,
+        run=run,
+        work_folder=work_folder,
+        size_bytes=size_bytes,
+        on_step=on_detail,
+        options={**(options or {}), **said(local)},
+    )
+
+
+def flash_local(
+    channel: str,
+    device: str,
+    architecture: Architecture,
+    version: int,
+    local: Sequence[LocalPart],
+    *,
+    gadget_folder: Path,
+    output: Path,
+    run: Run,
+    work_folder: Path,
+    size_bytes: int | None = None,
+    options: Mapping[str, object] | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+    on_detail: Callable[[str], None] | None = None,
+) -> AssembledImage:
+    """The same without any server: all of the image is `local`, and only its version part is made here."""
+    on_step(f"Installing {device}")
+    paths = [part.path for part in local]
+    scanned = scan(paths)
+    check_modules(scanned, ", ".join(map(str, paths)))
+    epoch = scanned.newest
+    roles = {"ubuntu" if part.kind == "rootfs" else "raw-device": "local" for part in local}
+    version_file = version_part(channel, device, version, roles, folder=work_folder, epoch=epoch)
+    identity = ImageIdentity(channel=channel, device=device, version=version, architecture=architecture, epoch=epoch)
+    return assemble(
+        [*paths, version_file],
+        gadget_folder,
+        identity,
+        output,
+        run=run,
+        work_folder=work_folder,
+        size_bytes=size_bytes,
+        on_step=on_detail,
+        options={**(options or {}), **said(local)},
+    )
+
+
+def download_files(
+    session: Session,
+    channel: str,
+    device: str,
+    image: Image,
+    folder: Path,
+    *,
+    local: Sequence[LocalPart] = (),
+    cancel: Callable[[], None] = lambda: None,
+) -> tuple[Path, ...]:
+    """The verified files of an image in `folder`, several at a time, without those that a local part replaces."""
+    folder.mkdir(exist_ok=True)
+    replaced = [file.name for file in image.files if _replacing(file.name, local)]
+    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
+
+        def each(function: Callable[[ImageFile], Path], files: Sequence[ImageFile]) -> Iterable[Path]:
+            futures = [pool.submit(copy_context().run, function, file) for file in files]
+            return [future.result() for future in futures]
+
+        try:
+            return session.download(channel, device, image, folder, each=each, leave_out=replaced)
+        except BaseException:
+            cancel()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def with_local(image: Image, parts: Sequence[Path], local: Sequence[LocalPart]) -> list[Path]:
+    """The parts in the image's order, local ones at the places of those that they replace, else before the last."""
+    by_name = {part.name: part for part in parts}
+    left = list(local)
+    files: list[Path] = []
+    for file in image.files:
+        replacing = _replacing(file.name, left)
+        if replacing:
+            left.remove(replacing)
+            files.append(replacing.path)
+        elif file.name in by_name:
+            files.append(by_name[file.name])
+    return [*files[:-1], *(part.path for part in left), *files[-1:]]
+
+
+def said(local: Sequence[LocalPart]) -> dict[str, str]:
+    """What the record on the boot partition says of local parts; their presence there turns updates off."""
+    return {f"{part.kind}-part": part.said for part in local}
+
+
+def _replacing(name: str, local: Sequence[LocalPart]) -> LocalPart | None:
+    return next((part for part in local if name.startswith(SERVER_PREFIXES[part.kind])), None)
 
 
 def newest_mtime(tarball: Path) -> int:

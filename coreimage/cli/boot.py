@@ -74,13 +74,13 @@ def _start(settings: Settings, image: Path, firmware: Firmware, architecture: Ar
     os.execv(program, argv)  # noqa: S606
 
 
-def launch_line(image: Path, accelerator: str, architecture: Architecture) -> list[str]:
+def launch_line(image: Path, accelerator: str, architecture: Architecture, form: str = "raw") -> list[str]:
     """What to type to boot an image by hand, serial console on the terminal."""
     firmware = ["-bios", _ARM64_UEFI] if architecture == "arm64" else []
-    return [*_machine(image, accelerator, architecture), *firmware]
+    return [*_machine(image, accelerator, architecture, form), *firmware]
 
 
-def _machine(image: Path, accelerator: str, architecture: Architecture) -> list[str]:
+def _machine(image: Path, accelerator: str, architecture: Architecture, form: str) -> list[str]:
     emulated = {"amd64": [], "arm64": ["-cpu", "cortex-a72"]}[architecture]
     program, board = {"amd64": ("qemu-system-x86_64", []), "arm64": ("qemu-system-aarch64", ["-machine", "virt"])}[
         architecture
@@ -88,6 +88,6 @@ def _machine(image: Path, accelerator: str, architecture: Architecture) -> list[
     return [
         *(program, "-m", "768", *board),
         *("-accel", accelerator, *(["-cpu", "host"] if accelerator == "kvm" else emulated), "-nographic"),
-        *("-drive", f"if=virtio,format=raw,file={image}"),
+        *("-drive", f"if=virtio,format={form},file={image}"),
         *("-nic", "user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:2222-:22"),
     ]

@@ -19,7 +19,7 @@ from coreimage.cli.settings import Settings
 from coreimage.errors import UsageError
 
 if TYPE_CHECKING:
-    from coreimage.disk_image import Login
+    from coreimage.disk_image import Compression, Customisation, Form, Login
     from coreimage.model import Architecture
 
 _KEY_NAMES = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
@@ -38,7 +38,7 @@ class Facts:
 class Access:
     """How to get into an image: its login, the files that its keys are from, and what to type."""
 
-    login: Login
+    login: Login | None
     key_files: tuple[Path, ...]
     launch: str
     boot: str
@@ -62,28 +62,81 @@ def check_output(output: Path | None, *, force: bool) -> None:
         raise UsageError(problem, where=str(output), resolution="name one of yours") from error
 
 
+@dataclass(frozen=True)
+class Finish:
+    """What is done to an image once it is made. `ssh_keys` and `password` come from user-data, and add to the login."""
+
+    form: Form = "raw"
+    compression: Compression | None = None
+    bmap: bool = False
+    login: bool = True
+    ssh_keys: tuple[str, ...] = ()
+    password: str = ""
+    customisation: Customisation | None = None
+
+
 def leave_image(
-    settings: Settings, output: Path, make: Callable[[Path, Path], Facts], login_key: Path | None
+    settings: Settings,
+    output: Path,
+    make: Callable[[Path, Path], Facts],
+    login_key: Path | None,
+    finish: Finish = Finish(),
 ) -> tuple[Facts, Access]:
     """`make` makes the raw image at the given path, in the given work folder. Nothing is left when it fails."""
     from coreimage.boot_test import probe_accelerator  # noqa: PLC0415
-    from coreimage.disk_image import personalise  # noqa: PLC0415
+    from coreimage.disk_image import Customisation, personalise  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
     from coreimage.workspace import workspace  # noqa: PLC0415
 
     key_files = login_key_files(login_key)
-    login = login_of(key_files)
+    login = login_of(key_files, finish.ssh_keys, finish.password) if finish.login else None
     with workspace("image", parent=output.absolute().parent) as work:
         facts = make(work / "disk.img", work)
-        personalise(work / "disk.img", login, int(time.time()), run=run, work_folder=work)
+        personalise(
+            work / "disk.img",
+            login,
+            int(time.time()),
+            run=run,
+            work_folder=work,
+            customisation=finish.customisation or Customisation(),
+        )
         accelerator = probe_accelerator(facts.architecture, run=run, work_folder=work)
-        (work / "disk.img").replace(output)
-    boot = shlex.join([*own_command(), "boot", str(output)])
-    launch = launch_line(output, accelerator, facts.architecture)
-    access = Access(login, key_files, shlex.join(launch), boot)
+        _hand_out(work / "disk.img", output, finish, work)
+    access = Access(login, key_files, *how_to_launch(output, accelerator, facts.architecture, finish))
     if not settings.as_json:
         click.echo(summary(output, facts, access))
     return facts, access
+
+
+def _hand_out(image: Path, output: Path, finish: Finish, work: Path) -> None:
+    """The last act: whatever was made takes its name, the image itself last."""
+    from coreimage.disk_image import write_bmap, write_form  # noqa: PLC0415
+    from coreimage.process import run  # noqa: PLC0415
+
+    map_of = output.with_name(f"{output.name}.bmap")
+    made_map = write_bmap(image, work / "disk.bmap", run=run) if finish.bmap else None
+    made = write_form(image, work / "disk.out", finish.form, finish.compression, run=run)
+    if made_map:
+        made_map.replace(map_of)
+    try:
+        made.replace(output)
+    except BaseException:
+        if made_map:
+            map_of.unlink(missing_ok=True)
+        raise
+
+
+_UNPACK = {"xz": "xz -dk", "zst": "zstd -d", "gz": "gzip -dk"}
+
+
+def how_to_launch(
+    output: Path, accelerator: str, architecture: Architecture, finish: Finish
+) -> tuple[str, str]:
+    """What to type: QEMU's line, and our own."""
+    if finish.compression:
+        return f"{_UNPACK[finish.compression]} {shlex.quote(str(output))}, then boot what comes out", ""
+    boot = shlex.join([*own_command(), "boot", str(output)])
+    return shlex.join(launch_line(output, accelerator, architecture, finish.form)), boot
 
 
 def login_key_files(login_key: Path | None) -> tuple[Path, ...]:
@@ -92,8 +145,8 @@ def login_key_files(login_key: Path | None) -> tuple[Path, ...]:
     return (login_key,) if login_key else tuple(path for path in usual if path.is_file())
 
 
-def login_of(key_files: tuple[Path, ...]) -> Login:
-    """All keys of the files; without any, a password that nobody knows yet."""
+def login_of(key_files: tuple[Path, ...], more_keys: tuple[str, ...] = (), password: str = "") -> Login:
+    """All keys of the files and `more_keys`, and the `password`; without any, one that nobody knows yet."""
     from coreimage.disk_image import Login, generated_password  # noqa: PLC0415
 
     names = ", ".join(str(path) for path in key_files)
@@ -101,7 +154,8 @@ def login_of(key_files: tuple[Path, ...]) -> Login:
         keys = tuple(
             line.strip() for path in key_files for line in path.read_text("utf-8").splitlines() if line.strip()
         )
-        return Login(ssh_keys=keys, password="" if keys else generated_password())
+        keys = (*keys, *more_keys)
+        return Login(ssh_keys=keys, password=password or ("" if keys else generated_password()))
     except (ValueError, OSError) as error:
         raise UsageError("not an SSH public key", where=names, resolution="name one with --login-key FILE") from error
 
@@ -131,15 +185,17 @@ def summary(output: Path, facts: Facts, access: Access) -> str:
             f" Version: {facts.version}",
             f" Login: {_login_line(access)}",
             f"Launch by running: {access.launch}",
-            f"or: {access.boot}",
+            *([f"or: {access.boot}"] if access.boot else []),
         ]
     )
 
 
 def document(output: Path, facts: Facts, access: Access) -> dict[str, Any]:
     """The same for programs."""
-    login: dict[str, Any] = {"user": "admin"}
-    if access.login.password:
+    login: dict[str, Any] | None = {"user": "admin"} if access.login else None
+    if login is None or access.login is None:
+        pass
+    elif access.login.password:
         login["password"] = access.login.password
     else:
         login["ssh_keys"] = [str(path) for path in access.key_files]
@@ -154,6 +210,8 @@ def document(output: Path, facts: Facts, access: Access) -> dict[str, Any]:
 
 
 def _login_line(access: Access) -> str:
+    if access.login is None:
+        return "none"
     if access.login.password:
         return f"admin, password {access.login.password} (chosen at random, not kept anywhere else)"
     files = ", ".join(str(path) for path in access.key_files)

@@ -18,8 +18,11 @@ from coreimage.errors import HostError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from coreimage.client import Seen, Session
+    from coreimage.http import Fetch
     from coreimage.storage import Store
 
+_INSTALLED = (Path("/etc/system-image/archive-master.tar.xz"), Path("/usr/share/system-image/archive-master.tar.xz"))
+"""Where 2015's client has the keyring that it trusts."""
 _LEGACY = "coreimage.legacy"
 _KEYRING = "gpg/archive-master.tar.xz"
 
@@ -42,7 +45,13 @@ def _remember_legacy(context: click.Context, _option: click.Parameter, value: bo
     context.meta[_LEGACY] = value
 
 
-def open_session(settings: Settings, server: str | None, keyring: Path | None) -> Session:
+def server_url(server: str) -> str:
+    return server if urlsplit(server).scheme else Path(server).absolute().as_uri()
+
+
+def open_session(
+    settings: Settings, server: str | None, keyring: Path | None, *, fetch: Fetch | None = None
+) -> Session:
     """Of a server: with the keyring that was named, and what was seen of it before, below `var/servers`. Of the own
     store: with its own keyring, which is as trusted as the disk."""
     from coreimage import http, progress  # noqa: PLC0415
@@ -51,9 +60,9 @@ def open_session(settings: Settings, server: str | None, keyring: Path | None) -
     from coreimage.storage import open_store  # noqa: PLC0415
 
     if server is not None:
-        url = server if urlsplit(server).scheme else Path(server).absolute().as_uri()
+        url = server_url(server)
         record = settings.state("servers") / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
-        fetch = http.Downloader(progress=progress.each_file())
+        fetch = fetch or http.Downloader(progress=progress.each_file())
         legacy = bool(click.get_current_context().meta.get(_LEGACY))
         session = open_server(url, trusted(server, keyring), fetch=fetch, seen=_seen(record), legacy=legacy)
         with client_errors():
@@ -96,6 +105,7 @@ def _keep(record: Path, url: str, seen: Seen) -> None:
 
 def trusted(server: str, keyring: Path | None) -> bytes:
     """Raises UsageError when nothing says whom to trust."""
+    keyring = keyring or next((path for path in _INSTALLED if path.is_file()), None)
     if keyring is None:
         raise UsageError(
             "nothing says whom to trust", where=server, resolution="name its archive-master keyring with --keyring"

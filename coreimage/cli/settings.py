@@ -42,6 +42,13 @@ class Settings:
         return Path(named).absolute() if named else self.state("keys")
 
     @property
+    def cache_bytes(self) -> int:
+        """What the cache of downloads may take."""
+        from coreimage.budget import parse_size  # noqa: PLC0415
+
+        return parse_size(os.environ.get("COREIMAGE_CACHE_SIZE", "4G"))
+
+    @property
     def log_level(self) -> int:
         if self.debug:
             return logging.DEBUG

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +38,12 @@ def keyring_signature_path(kind: str, tarball: bytes) -> str:
     """Our own second name of a keyring's signature, which no other keyring ever has: while a renewal replaces keyring
     and signature one after the other, whichever keyring is there has its signature here."""
     return f"gpg/{kind}-{hashlib.sha256(tarball).hexdigest()}.tar.xz.asc"
+
+
+class Each(Protocol):
+    """`map` over files: results in the order of the files, the first error raised."""
+
+    def __call__(self, function: Callable[[ImageFile], Path], files: Sequence[ImageFile], /) -> Iterable[Path]: ...
 
 
 class Web(Protocol):
@@ -112,11 +118,24 @@ class Session:
         """Raises NotPresentError for a channel, device or revision that the server does not have."""
         return select_full(self.index(channel, device).images, revision)
 
-    def download(self, channel: str, device: str, image: Image, folder: Path) -> tuple[Path, ...]:
+    def download(
+        self,
+        channel: str,
+        device: str,
+        image: Image,
+        folder: Path,
+        *,
+        each: Each = map,
+        leave_out: Collection[str] = (),
+    ) -> tuple[Path, ...]:
         """The files of `image` in `folder`, in the order in which they are applied, each verified by size, digest
-        and signature. Files that are there already are used when they are right."""
+        and signature. Files that are there already are used when they are right.
+
+        `each` is `map`, or one that does several at a time; files named in `leave_out` are not wanted.
+        """
         keys = self._keys_of(self._entry(channel, device), device)
-        return tuple(self._fetch(file, folder / file.name, keys) for file in image.files)
+        wanted = [file for file in image.files if file.name not in leave_out]
+        return tuple(each(lambda file: self._fetch(file, folder / file.name, keys), wanted))
 
     def message(self, message: bytes, where: str) -> bytes:
         """What an inline-signed message says. Raises SignatureError unless image-signing signed it."""

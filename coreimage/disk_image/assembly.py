@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
-import yaml
 
 from coreimage.disk_image import filesystems, grub
-from coreimage.disk_image.boot_files import boot_files
+from coreimage.disk_image.boot_files import boot_files, install_record
 from coreimage.disk_image.gadget import Gadget, Role, Structure, load_gadget
 from coreimage.disk_image.layout import DEFAULT_SIZE_GB, ImageIdentity, Layout, image_size_bytes, plan_layout
 from coreimage.disk_image.payload import Contents, unpack
@@ -53,11 +52,13 @@ def assemble(
     work_folder: Path,
     size_bytes: int | None = None,
     on_step: Callable[[str], None] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> AssembledImage:
     """Makes a raw, sparse disk image at `output` (replaced whole) from tarballs applied in the given order.
 
-    The same arguments give the same bytes, wherever and by whomever this runs. Raises HostError when `output` cannot
-    be written or the disk is full, VerificationError for a hostile tarball, ConfigError for a bad gadget, BuildError
+    `options` is how the user wanted it, for the record on its boot partition. The same arguments give the same bytes,
+    wherever and by whomever this runs. Raises HostError when `output` cannot be written or the disk is full,
+    VerificationError for a hostile tarball, ConfigError for a bad gadget, BuildError
     when something does not fit; `output` is untouched then.
     """
     on_step = on_step or _quiet
@@ -80,7 +81,7 @@ def assemble(
         for role, root in _FILLED:
             partition = layout.by_role(role)
             filling.append(pool.submit(filesystems.fill_ext4, image, partition, tree / root, identity, run=run))
-        record = _record(identity, [part.name for part in parts])
+        record = install_record(identity, [part.name for part in parts], size_bytes, options or {})
         boot = boot_files(tree, gadget, gadget_folder, identity, record, work=work, run=run)
         filesystems.make_fat(image, layout.by_role("system-boot"), boot, identity, run=run)
         _embed_grub(image, gadget, layout, work, identity, run=run)
@@ -173,8 +174,3 @@ def _embed_grub(image: Path, gadget: Gadget, layout: Layout, work: Path, identit
         number = layout.by_role("system-boot").number
         core = grub.core_image(number, work / "core.img", identity.epoch, run=run)
         grub.embed(image, core, layout.by_role("bios-boot"), run=run)
-
-
-def _record(identity: ImageIdentity, part_names: Sequence[str]) -> str:
-    record = {"image": identity.model_dump(), "parts": list(part_names)}
-    return yaml.safe_dump(record, sort_keys=True)

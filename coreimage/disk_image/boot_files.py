@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import yaml
@@ -125,6 +126,28 @@ def _grub_files(identity: ImageIdentity, made: Path, *, brings_grub: bool, run: 
 def _uboot_files(made: Path) -> BootFiles:
     (made / uboot.STATE_FILE).write_bytes(uboot.state(grub.INITIAL_STATE))
     return {uboot.STATE_FILE: made / uboot.STATE_FILE}
+
+
+def install_record(
+    identity: ImageIdentity, part_names: Sequence[str], size_bytes: int | None, options: Mapping[str, object]
+) -> str:
+    """How an image was made (2015's install.yaml, device-flash §4.7): a device with `rootfs-part` or `device-part`
+    among its options takes no updates by itself. Nothing in it depends on when or where it was made.
+    """
+    said = {"size": size_bytes, **options}
+    record = {
+        "meta": {
+            "timestamp": identity.epoch,
+            "channel": identity.channel,
+            "device": identity.device,
+            "architecture": identity.architecture,
+            "initial-version": identity.version,
+        },
+        "tool": {"name": "coreimage", "version": version("coreimage")},
+        "options": {key: value for key, value in said.items() if value},
+        "parts": list(part_names),
+    }
+    return yaml.safe_dump(record, sort_keys=True)
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -92,6 +92,18 @@ class Downloader:
             temporary.replace(path)
         return path
 
+    def complete(self, url: str, file: BinaryIO, *, sha256: str, size_bytes: int) -> None:
+        """Makes `file` (open for reading and writing) the whole of `url`, going on with what it holds already.
+
+        The file's size is right only when this returns. Raises as `__call__` does.
+        """
+        partial = Partial(file, digest_decides=True)
+        partial.take_up(size_bytes)
+        if partial.size_bytes != size_bytes or partial.sha256 != sha256:
+            if partial.size_bytes == size_bytes:
+                partial.restart()
+            self._verified(Wanted(url, sha256, size_bytes), partial)
+
     def read(self, url: str, limit_bytes: int) -> bytes:
         """The bytes of a small document, never more than `limit_bytes`. Raises as `__call__` does."""
         buffer = io.BytesIO()

@@ -58,6 +58,8 @@ class Partial:
     size_bytes: int = 0
     validator: str = ""
     """A strong ETag of what has arrived: only with one can the rest be asked for safely."""
+    digest_decides: bool = False
+    """The whole will be judged by its digest, so that the rest may be asked for without a validator."""
     shown: Callable[[int], None] | None = None
     _digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -72,6 +74,15 @@ class Partial:
             raise disk_error(error, Path(str(self.file.name))) from error
         self._digest.update(chunk)
         self._moved(len(chunk))
+
+    def take_up(self, limit_bytes: int) -> None:
+        """Counts what the file holds from an earlier time, unless that is too much."""
+        self.file.seek(0)
+        while chunk := self.file.read(1 << 20):
+            self._digest.update(chunk)
+            self.size_bytes += len(chunk)
+        if self.size_bytes > limit_bytes:
+            self.restart()
 
     def restart(self) -> None:
         self.file.seek(0)
@@ -88,8 +99,9 @@ class Partial:
     def request_headers(self) -> dict[str, str]:
         # Compressed transfers would make sizes, ranges and digests those of something else.
         headers = {"Accept-Encoding": "identity"}
-        if self.size_bytes and self.validator:
-            headers |= {"Range": f"bytes={self.size_bytes}-", "If-Range": self.validator}
+        if self.size_bytes and (self.validator or self.digest_decides):
+            headers["Range"] = f"bytes={self.size_bytes}-"
+            headers |= {"If-Range": self.validator} if self.validator else {}
         return headers
 
 

@@ -15,6 +15,7 @@ from coreimage.system_image.channels import (
     show_channel,
 )
 from coreimage.system_image.cleanup import Orphan, collect_orphans, expire_versions, orphans
+from coreimage.system_image.customise import customise_rootfs
 from coreimage.system_image.expiry import ending_keyrings
 from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
 from coreimage.system_image.importer import import_build
@@ -25,7 +26,7 @@ from coreimage.system_image.release import release_candidate
 from coreimage.system_image.rotation import OVERLAP, Rotation, end_overlaps, revoke_key, rotate_key, sign_anew
 from coreimage.system_image.tree import heal_pair
 from coreimage.system_image.verify import repair_tree, verify_store, verify_tree, verify_web
-from coreimage.system_image.version_tarball import Server
+from coreimage.system_image.version_tarball import Server, version_tarball
 
 __all__ = [
     "OVERLAP",
@@ -41,6 +42,7 @@ __all__ = [
     "collect_orphans",
     "create_channel",
     "create_device",
+    "customise_rootfs",
     "end_overlaps",
     "ending_keyrings",
     "expire_versions",
@@ -73,4 +75,5 @@ __all__ = [
     "verify_store",
     "verify_tree",
     "verify_web",
+    "version_tarball",
 ]

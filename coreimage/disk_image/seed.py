@@ -1,0 +1,83 @@
+"""Files on `writable`: how an image is made somebody's own without touching what was published.
+
+Storage there (as the image's initramfs mounts it): `user-data` is /home, `system-data/<path>` any other persistent
+path, `overlays/etc/upper` what /etc has on top of the image.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from coreimage.disk_image.filesystems import debugfs
+from coreimage.disk_image.table import read_partitions
+from coreimage.errors import BuildError
+from coreimage.process import Run
+
+ETC = "overlays/etc/upper"
+HOMES = "user-data"
+
+
+@dataclass(frozen=True)
+class SeedFile:
+    """A file, a symbolic link (`link`), or with neither content nor link a folder; `mode` as in chmod."""
+
+    path: str
+    content: bytes | None
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    link: str = ""
+
+
+def with_parents(files: Sequence[SeedFile]) -> tuple[SeedFile, ...]:
+    """All folders that they need besides, sorted, so that parents come before their content."""
+    named = {file.path for file in files}
+    parents = {str(parent) for file in files for parent in PurePosixPath(file.path).parents} - named - {"."}
+    folders = [SeedFile(parent, None, 0o755) for parent in parents]
+    return tuple(sorted([*folders, *files], key=lambda file: file.path))
+
+
+def writable_place(image: Path) -> str:
+    """The partition `writable` of a raw image, as debugfs names it. Raises BuildError when there is none."""
+    writable = next((entry for entry in read_partitions(image) if entry.name == "writable"), None)
+    if writable is None:
+        raise BuildError("has no partition called writable", where=str(image), resolution="is this one of our images?")
+    return f"{image}?offset={writable.offset_bytes}"
+
+
+def write_seed(place: str, files: Sequence[SeedFile], epoch: int, *, run: Run, work_folder: Path) -> None:
+    """Makes the files, folders that are there already left as they are."""
+    with tempfile.TemporaryDirectory(prefix="seed-", dir=work_folder) as folder:
+        wanted = [file for file in with_parents(files) if _is_file(file) or not is_present(place, file.path, run=run)]
+        debugfs(place, debugfs_commands(wanted, Path(folder)), epoch, run=run)
+
+
+def is_present(place: str, path: str, *, run: Run) -> bool:
+    return "Inode:" in run(["debugfs", "-R", f'stat "/{path}"', place]).output
+
+
+def debugfs_commands(files: Sequence[SeedFile], folder: Path) -> str:
+    """The batch that makes these files; their contents are put into `folder` for it."""
+    lines = []
+    for number, file in enumerate(files):
+        path = f'"/{file.path}"'
+        if file.link:
+            lines.append(f'symlink {path} "{file.link}"')
+            continue
+        if file.content is None:
+            lines.append(f"mkdir {path}")
+        else:
+            source = folder / str(number)
+            source.write_bytes(file.content)
+            lines.append(f"write {source} {path}")
+        kind = 0o040000 if file.content is None else 0o100000
+        fields = {"mode": f"0{kind | file.mode:o}", "uid": file.uid, "gid": file.gid}
+        lines += [f"set_inode_field {path} {field} {value}" for field, value in fields.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _is_file(file: SeedFile) -> bool:
+    return file.content is not None or bool(file.link)
