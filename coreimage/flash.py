@@ -120,18 +120,18 @@ def download_files(
     """The verified files of an image in `folder`, several at a time, without those that a local part replaces."""
     folder.mkdir(exist_ok=True)
     replaced = [file.name for file in image.files if _replacing(file.name, local)]
-    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
+    pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="download")
 
-        def each(function: Callable[[ImageFile], Path], files: Sequence[ImageFile]) -> Iterable[Path]:
-            futures = [pool.submit(copy_context().run, function, file) for file in files]
-            return [future.result() for future in futures]
+    def each(function: Callable[[ImageFile], Path], files: Sequence[ImageFile]) -> Iterable[Path]:
+        futures = [pool.submit(copy_context().run, function, file) for file in files]
+        return [future.result() for future in futures]
 
-        try:
-            return session.download(channel, device, image, folder, each=each, leave_out=replaced)
-        except BaseException:
-            cancel()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    try:
+        return session.download(channel, device, image, folder, each=each, leave_out=replaced)
+    finally:
+        # Whoever interrupts does not wait for a server that hangs.
+        cancel()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def with_local(image: Image, parts: Sequence[Path], local: Sequence[LocalPart]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -23,6 +24,7 @@ from coreimage.cli.gc import gc
 from coreimage.cli.keys import keys
 from coreimage.cli.lock import lock
 from coreimage.cli.promote import phase, promote, roll_back, tag
+from coreimage.cli.query import query
 from coreimage.cli.serve import serve
 from coreimage.cli.settings import Settings
 from coreimage.cli.verify import verify
@@ -53,7 +55,7 @@ def cli(
 
 
 _COMMANDS = (
-    *(build, flash, boot),
+    *(build, flash, query, boot),
     *(channel, device, promote, roll_back, tag, phase),
     *(verify, keys, gc, lock, serve),
     deploy,
@@ -66,7 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command line and exits: 0 done, 1 failed, 2 wrong usage, 3 verification refused, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(run(words))
+    status = run(words)
+    if status == _INTERRUPTED:
+        # Everything is cleaned up; a thread that waits for a server that hangs must not hold us.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def run(words: Sequence[str]) -> int:

@@ -234,7 +234,7 @@ def _make(settings: Settings, wanted: Wanted, source: Source, cancelled: threadi
         made = _flash(wanted, source, gadget, found, (image, work), cancelled)
         if wanted.developer_mode:
             story.info("Enabling developer mode...")
-        return Facts(found.architecture, source.channel, made.identity.version)
+        return Facts(found.architecture, source.channel, made.identity.version, made.identity.epoch)
 
     finish = Finish(
         form=wanted.form,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from coreimage.cli.server import open_session, server_url
 from coreimage.cli.settings import Settings
@@ -94,7 +95,8 @@ class Source:
         if self.wanted.server is None:
             return [StoreWeb(open_store(self.settings.store_url), progress.each_file(), root="oem/")]
         url = server_url(self.wanted.server).rstrip("/")
-        return [FetchWeb(f"{url}/oem", self.fetch), FetchWeb(f"{url.rpartition('/')[0]}/oem", self.fetch)]
+        beside = [f"{url.rpartition('/')[0]}/oem"] if urlsplit(url).path else []
+        return [FetchWeb(place, self.fetch) for place in (f"{url}/oem", *beside)]
 
     def _of_project(self) -> Path | None:
         devices = self.project.config.devices if self.project else {}

@@ -32,6 +32,8 @@ class Facts:
     architecture: Architecture
     channel: str
     version: int
+    epoch: int | None = None
+    """Seconds, UTC: the time that everything added gets; now, where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def leave_image(
         personalise(
             work / "disk.img",
             login,
-            int(time.time()),
+            int(time.time()) if facts.epoch is None else facts.epoch,
             run=run,
             work_folder=work,
             customisation=finish.customisation or Customisation(),

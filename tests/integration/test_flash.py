@@ -1,0 +1,318 @@
+"""`flash` and `query` as a user types them, over a real tree: in the own store, over HTTP, and without any server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coreimage.cli.app import run as coreimage
+from coreimage.disk_image import publish_gadget
+from coreimage.disk_image.table import read_partitions
+from coreimage.process import run
+from coreimage.signing import Signer
+from coreimage.storage import open_store
+from coreimage.system_image import publish_keyrings
+from tests.boot.synthetic import GADGET, Member, tarball
+from tests.harness.proxy import faulty, reset, slow, wrong_bytes
+from tests.harness.server import serve
+from tests.harness.trees import CHANNEL, DEVICE, now, original_tree, released, rootfs_tarball
+
+KEY = "ssh-ed25519 " + "A" * 68 + " me@here"
+FLASH = ["flash", "core", "13", "--channel", "edge", "--login-key", "key.pub", "--no-bmap"]
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Path:
+    """A store with versions 1 and 2, and a gadget."""
+    folder = tmp_path_factory.mktemp("tree") / "store"
+    store = open_store(str(folder))
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer)
+    released(store, signer, "20261124", b"two")
+    publish_gadget(GADGET, store=store, signer=signer, run=run)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with nothing but a key, a cache of its own beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "key.pub").write_text(f"{KEY}\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+def _left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name not in {"key.pub", "var"})
+
+
+def _record(image: Path) -> dict[str, dict[str, object]]:
+    boot = next(entry for entry in read_partitions(image) if entry.name == "system-boot")
+    text = run(["mtype", "-i", f"{image}@@{boot.offset_bytes}", "::EFI/coreimage/install.yaml"]).output
+    loaded: dict[str, dict[str, object]] = yaml.safe_load(text)
+    return loaded
+
+
+def _system(image: Path, path: str) -> str:
+    entry = next(entry for entry in read_partitions(image) if entry.name == "system-a")
+    return run(["debugfs", "-R", f"cat {path}", f"{image}?offset={entry.offset_bytes}"]).output
+
+
+def _served(tree: Path) -> list[str]:
+    return ["--keyring", str(tree / "system-image/gpg/archive-master.tar.xz")]
+
+
+def test_the_transcript_is_that_of_2015(tree: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert coreimage(["--store", str(tree), *FLASH, "--output", "x86.img", "-v"]) == 0
+    said = capfd.readouterr()
+    story = [line for line in said.err.splitlines() if not line.startswith(" ")]
+    assert story[:4] == [
+        "Determining oem configuration",
+        "Fetching information from server...",
+        "Downloading and setting up...",
+        f"Installing {DEVICE}",
+    ]
+    assert said.out.splitlines()[:6] == [
+        "New image complete",
+        "Summary:",
+        " Output: x86.img",
+        " Architecture: amd64",
+        f" Channel: edge ({CHANNEL})",
+        " Version: 2",
+    ]
+    assert "Launch by running: qemu-system-x86_64 -m 768" in said.out
+    assert "two" in _system(Path("x86.img"), "/etc/issue")
+    assert _record(Path("x86.img"))["meta"]["initial-version"] == 2
+    assert _left(here) == ["x86.img"]
+
+
+def test_revisions_count_back_or_are_versions(tree: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for words, version in (["--revision", "-1"], 1), (["--revision", "1"], 1), ([], 2):
+        query = ["--store", str(tree), "--json", "query", "--show-image", "--channel", CHANNEL, *words]
+        assert coreimage(query) == 0
+        assert json.loads(capfd.readouterr().out)["version"] == version
+    assert coreimage(["--store", str(tree), *FLASH, "--output", "x.img", "--revision", "-9"]) == 1
+    assert "no full image for revision -9 (versions there are: 2, 1)" in capfd.readouterr().err
+    assert _left(here) == []
+
+
+def test_query_answers_in_the_words_of_2015(tree: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert coreimage(["--store", str(tree), "query", "--list-channels", "--device", DEVICE]) == 0
+    assert capfd.readouterr().out == f"{CHANNEL}\n"
+    assert coreimage(["--store", str(tree), "query", "--list-channels", "--device", "other"]) == 0
+    assert capfd.readouterr().out.strip() == ""
+    assert coreimage(["--store", str(tree), "query", "--list-images", "--channel", CHANNEL, "--device", DEVICE]) == 0
+    lines = sorted(capfd.readouterr().out.splitlines())
+    assert [line.partition("=")[0] for line in lines] == ["1: description", "2: description"]
+    words = ["--store", str(tree), "query", "--show-image", "--channel", CHANNEL]
+    assert coreimage(words) == 0
+    shown = capfd.readouterr().out.splitlines()
+    assert [shown[0], *shown[2:5]] == [f"Device: {DEVICE}", "Version: 2", f"Channel: {CHANNEL}", "Files:"]
+    assert len(shown) == 8
+    order, url, size, sha256 = shown[5].split()
+    file = Path(url.removeprefix("file://"))
+    assert (order, int(size)) == ("0", file.stat().st_size)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "hint"),
+    [
+        (["query"], 2, "--list-channels, --list-images or --show-image"),
+        (["query", "--list-images"], 2, "name it with --channel"),
+        (["query", "--list-images", "--channel", "x/y/z"], 1, "channel 'x/y/z' is not on this server"),
+        ([*FLASH], 2, "Missing option '-o' / '--output'"),
+        ([*FLASH, "-o", "x.img", "-s", "3"], 2, "minimum size for core is 4"),
+        ([*FLASH, "-o", "x.img", "--store", "mine"], 2, "--oem FILE"),
+        ([*FLASH, "-o", "x.img", "--install", "webdm"], 2, "project file"),
+        ([*FLASH, "-o", "x.img", "--tls-skip-verify"], 2, "REQUESTS_CA_BUNDLE"),
+        ([*FLASH, "-o", "x.img", "--cloud", "--enable-ssh"], 2, "cannot be used together"),
+        ([*FLASH, "-o", "x.img", "--format", "qcow2", "--compress", "xz"], 2, "leave out --compress"),
+        ([*FLASH, "-o", "x.img", "--offline"], 2, "--offline needs --rootfs-part and --device-part"),
+        ([*FLASH, "-o", "x.img", "--image-version", "3"], 2, "--revision chooses"),
+        ([*FLASH, "-o", "x.img", "--device-part", "key.pub", "--require-signed"], 2, "nobody signed"),
+        ([*FLASH, "-o", "x.img", "--hostname", "my_host"], 2, "no host name"),
+        ([*FLASH, "-o", "x.img", "--cloud-init", "key.pub"], 2, "first line"),
+        ([*FLASH, "-o", "x.img", "--oem", "nothing"], 1, "--oem"),
+        ([*FLASH, "-o", "x.img", "--oem", "key.pub"], 3, "is no snap"),
+        ([*FLASH, "-o", "x.img", "--oem", "generic-arm64", "--device", DEVICE], 2, "is for arm64"),
+        ([*FLASH, "-o", "x.img", "--device-part", "key.pub"], 3, "is not a tarball"),
+        ([*FLASH, "-o", "key.pub"], 2, "--force"),
+    ],
+)
+def test_what_is_refused_says_what_to_do(  # noqa: PLR0917
+    tree: Path, here: Path, capfd: pytest.CaptureFixture[str], words: list[str], status: int, hint: str
+) -> None:
+    assert coreimage(["--store", str(tree), *words]) == status
+    assert hint in capfd.readouterr().err
+    assert _left(here) == []
+
+
+def test_a_cut_download_goes_on_and_a_warm_cache_needs_no_payload(tree: Path, here: Path, tmp_path: Path) -> None:
+    web = tree / "system-image"
+    words = [*FLASH, *_served(tree), "--device", DEVICE, "--oem", str(GADGET), "--force", "--output", "x.img"]
+    with serve(web) as server:
+        assert coreimage([*words, "--server", server.url]) == 0
+        first = [request.path for request in server.requests]
+        assert coreimage([*words, "--server", server.url]) == 0
+        second = [request.path for request in server.requests[len(first) :]]
+    assert [path for path in first if path.startswith("/pool/") and not path.endswith(".asc")]
+    assert [path for path in second if path.endswith((".tar.xz",)) and "/gpg/" not in path] == []
+    for path in (tmp_path / "cache/coreimage/downloads").iterdir():
+        path.write_bytes(b"damaged")
+    with serve(web) as server:
+        assert coreimage([*words, "--server", server.url]) == 0
+        assert [r.path for r in server.requests if r.path.startswith("/pool/") and not r.path.endswith(".asc")]
+
+
+def test_a_wrong_byte_is_never_used(tree: Path, here: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    web = tmp_path / "web"
+    run(["cp", "-a", tree / "system-image", web])
+    for pool in (web / "pool").glob("ubuntu-*.xz"):
+        content = bytearray(pool.read_bytes())
+        content[40] ^= 1
+        pool.write_bytes(content)
+    with serve(web) as server:
+        words = [*FLASH, *_served(tree), "--server", server.url, "--device", DEVICE, "--output", "x.img"]
+        assert coreimage(words) == 3
+    assert "sha256 is" in capfd.readouterr().err
+    assert _left(here) == []
+
+
+def test_a_tree_of_the_original_server(
+    signer: Signer, here: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Pairs, none of our keys, files out of order; the files are left here, as `--download-only` of 2015 did."""
+    original_tree(tmp_path / "original", signer)
+    keyring = ["--keyring", str(tmp_path / "original/gpg/archive-master.tar.xz"), "--legacy"]
+    with serve(tmp_path / "original") as server:
+        words = ["flash", "--server", server.url, "core", "13", "--channel", CHANNEL, "--device", DEVICE]
+        assert coreimage(["--json", *words, *keyring, "--download-only"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert shown == {"version": 7, "files": ["ubuntu-1.tar.xz", "device-2.tar.xz", "version-7.tar.xz"]}
+    assert _left(here) == sorted(shown["files"])
+
+
+@pytest.fixture
+def parts(here: Path) -> list[str]:
+    (here / "my-kernel.tar.gz").write_bytes(b"")
+    tarball(
+        here / "my-kernel.tar.gz",
+        [
+            ("hardware.yaml", b"kernel: assets/vmlinuz\ninitrd: assets/initrd.img\n", {}),
+            ("assets/vmlinuz", b"Linux version 6.1.0-9-test (x)", {}),
+            ("assets/initrd.img", b"initrd", {}),
+            ("system/usr/lib/modules/6.1.0-9-test/modules.dep", b"", {}),
+        ],
+    )
+    (here / "raw.rootfs.tar.gz").write_bytes(rootfs_tarball(b"mine"))
+    return ["--rootfs-part", "raw.rootfs.tar.gz", "--device-part", "my-kernel.tar.gz"]
+
+
+def test_both_parts_of_this_machine_need_no_server(parts: list[str], here: Path) -> None:
+    words = [*FLASH, *parts, "--offline", "--image-version", "7", "--output", "my.img"]
+    assert coreimage(["--store", str(here / "nothing"), *words]) == 0
+    image = here / "my.img"
+    assert "mine" in _system(image, "/etc/issue")
+    ini = _system(image, "/etc/system-image/channel.ini")
+    assert f"channel: {CHANNEL}\n" in ini
+    assert "build_number: 7\n" in ini
+    assert "version_detail: ubuntu=local,raw-device=local,version=7\n" in ini
+    options = _record(image)["options"]
+    assert str(options["rootfs-part"]).startswith("raw.rootfs.tar.gz sha256:")
+    assert str(options["device-part"]).startswith("my-kernel.tar.gz sha256:")
+    assert not (here / "nothing").exists()
+
+
+def test_one_part_of_this_machine_replaces_the_servers(
+    tree: Path, parts: list[str], here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By its role: neither the part's name nor the folder that it lies in says `device`."""
+    assert coreimage(["--store", str(tree), *FLASH, *parts[2:], "--output", "my.img"]) == 0
+    assert "two" in _system(here / "my.img", "/etc/issue")
+    assert set(_record(here / "my.img")["options"]) == {"device-part"}
+    assert "gets no updates" in capfd.readouterr().err
+
+
+def test_a_kernel_without_its_modules_is_refused(
+    parts: list[str], here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    members: list[Member] = [
+        ("hardware.yaml", b"kernel: assets/vmlinuz\ninitrd: assets/initrd.img\n", {}),
+        ("assets/vmlinuz", b"Linux version 6.1.0-8-test (x)", {}),
+        ("assets/initrd.img", b"initrd", {}),
+        ("system/usr/lib/modules/6.1.0-9-test/modules.dep", b"", {}),
+    ]
+    tarball(here / "my-kernel.tar.gz", members)
+    assert coreimage([*FLASH, *parts, "--output", "my.img"]) == 1
+    assert "the kernel is 6.1.0-8-test, and the modules are of 6.1.0-9-test" in capfd.readouterr().err
+    assert not (here / "my.img").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_anywhere(tree: Path, here: Path, number: signal.Signals, tmp_path: Path) -> None:
+    """The download hangs, so that the signal comes in the middle of it."""
+    (here / "x.img").write_bytes(b"the old one")
+    words = [*FLASH, *_served(tree), "--device", DEVICE, "--oem", str(GADGET), "--force", "--output", "x.img"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    hanging = [None] * 12 + [slow(20, 16)] * 40
+    with faulty(tree / "system-image", *hanging) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "coreimage.cli", *words, "--server", server.url], env=environment, cwd=here
+        )
+        deadline = time.monotonic() + 60
+        while not any(r.path.startswith("/pool/") for r in server.requests) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(60) == (-9 if number == signal.SIGKILL else 130)
+    assert (here / "x.img").read_bytes() == b"the old one"
+    if number != signal.SIGKILL:
+        assert _left(here) == ["x.img"]
+    with serve(tree / "system-image") as server:
+        assert coreimage([*words, "--server", server.url]) == 0
+    assert (here / "x.img").stat().st_size == 3_899_999_744
+
+
+def test_a_reset_connection_is_taken_up_again(tree: Path, here: Path) -> None:
+    with faulty(tree / "system-image", *[None] * 6, reset(), wrong_bytes()) as server:
+        words = [*FLASH, *_served(tree), "--server", server.url, "--device", DEVICE, "--oem", str(GADGET)]
+        assert coreimage([*words, "--output", "x.img"]) in {0, 3}
+
+
+@pytest.fixture(scope="module")
+def environments() -> list[dict[str, str]]:
+    return [
+        {"TZ": "Pacific/Auckland", "LC_ALL": "C.UTF-8", "umask": "022"},
+        {"TZ": "America/New_York", "LC_ALL": "POSIX", "umask": "077"},
+    ]
+
+
+def test_two_runs_in_other_environments_are_equal(
+    tree: Path, here: Path, environments: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """Another folder, umask, locale, time zone; the login by key included."""
+    digests = set()
+    for number, settings in enumerate(environments):
+        folder = tmp_path / f"folder{number}"
+        folder.mkdir()
+        words = ["--store", str(tree), *FLASH, "--output", str(folder / f"{number}.img")]
+        script = f'umask {settings["umask"]}; exec "$@"'
+        argv = ["sh", "-c", script, "sh", sys.executable, "-m", "coreimage.cli", *words]
+        environment = {**os.environ, **settings, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder)}
+        subprocess.run(argv, env=environment, cwd=here, check=True)
+        with (folder / f"{number}.img").open("rb") as file:
+            digests.add(hashlib.file_digest(file, "sha256").hexdigest())
+    assert len(digests) == 1
