@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from coreimage.cli.settings import Settings, pass_settings
-from coreimage.errors import BootError, HostError
+from coreimage.errors import BootError, HostError, UsageError
 
 if TYPE_CHECKING:
     from coreimage.model import Architecture, Firmware
@@ -33,23 +35,45 @@ def boot(settings: Settings, image: Path, firmware: Firmware | None, check: bool
     Example:
       coreimage boot x86.img --firmware uefi --check
     """
-    from coreimage.disk_image import image_architecture  # noqa: PLC0415
+    from coreimage.disk_image import FORMS, form_of, image_architecture  # noqa: PLC0415
     from coreimage.model import FIRMWARES  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
 
-    architecture = image_architecture(image, run=run)
-    start = _check if check else _start
-    start(settings, image, firmware or FIRMWARES[architecture][0], architecture)
+    form = form_of(image)
+    if form not in FORMS:
+        raise UsageError(
+            f"is compressed with {form}", where=str(image), resolution="unpack it, and boot what comes out"
+        )
+    with _as_raw(image, form) as raw:
+        architecture = image_architecture(raw, run=run)
+        if check:
+            _check(settings, raw, firmware or FIRMWARES[architecture][0], architecture, name=image)
+    if not check:
+        _start(settings, image, form, firmware or FIRMWARES[architecture][0], architecture)
 
 
-def _check(settings: Settings, image: Path, firmware: Firmware, architecture: Architecture) -> None:
+@contextmanager
+def _as_raw(image: Path, form: str) -> Iterator[Path]:
+    """The image itself, or a copy in the form that all else reads."""
+    from coreimage.process import run  # noqa: PLC0415
+    from coreimage.workspace import workspace  # noqa: PLC0415
+
+    if form == "raw":
+        yield image
+        return
+    with workspace("boot", run=run) as work:
+        run(["qemu-img", "convert", "-f", form, "-O", "raw", image, work / "disk.img"])
+        yield work / "disk.img"
+
+
+def _check(settings: Settings, image: Path, firmware: Firmware, architecture: Architecture, *, name: Path) -> None:
     from coreimage.boot_test import boot as boot_image  # noqa: PLC0415
     from coreimage.process import run, spawn  # noqa: PLC0415
     from coreimage.workspace import workspace  # noqa: PLC0415
 
     with workspace("boot") as work:
         outcome = boot_image(image, firmware, run=run, spawn=spawn, work_folder=work, architecture=architecture)
-    verdict = f"{image} boots" if outcome.passed else f"{image} does not boot"
+    verdict = f"{name} boots" if outcome.passed else f"{name} does not boot"
     text = f"{verdict} under {firmware}: {outcome.reason} ({outcome.duration_s:.0f} s, {outcome.accelerator})"
     if not outcome.passed:
         last = "".join(f"\n  | {line}" for line in outcome.last_lines)
@@ -57,7 +81,7 @@ def _check(settings: Settings, image: Path, firmware: Firmware, architecture: Ar
     click.echo(outcome.model_dump_json(exclude={"serial_log"}) if settings.as_json else text)
 
 
-def _start(settings: Settings, image: Path, firmware: Firmware, architecture: Architecture) -> None:
+def _start(settings: Settings, image: Path, form: str, firmware: Firmware, architecture: Architecture) -> None:
     from coreimage.boot_test import probe_accelerator  # noqa: PLC0415
     from coreimage.boot_test.machine import PROGRAMS, firmware_argv  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
@@ -69,7 +93,7 @@ def _start(settings: Settings, image: Path, firmware: Firmware, architecture: Ar
     folder = settings.state("boot")
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = probe_accelerator(architecture, run=run, work_folder=folder)
-    argv = [*_machine(image, accelerator, architecture), *firmware_argv(firmware, architecture, folder)]
+    argv = [*_machine(image, accelerator, architecture, form), *firmware_argv(firmware, architecture, folder)]
     # QEMU takes our place, so that it has the terminal and its signals.
     os.execv(program, argv)  # noqa: S606
 

@@ -131,9 +131,7 @@ def _hand_out(image: Path, output: Path, finish: Finish, work: Path) -> None:
 _UNPACK = {"xz": "xz -dk", "zst": "zstd -d", "gz": "gzip -dk"}
 
 
-def how_to_launch(
-    output: Path, accelerator: str, architecture: Architecture, finish: Finish
-) -> tuple[str, str]:
+def how_to_launch(output: Path, accelerator: str, architecture: Architecture, finish: Finish) -> tuple[str, str]:
     """What to type: QEMU's line, and our own."""
     if finish.compression:
         return f"{_UNPACK[finish.compression]} {shlex.quote(str(output))}, then boot what comes out", ""
