@@ -27,6 +27,7 @@ from coreimage.cli.promote import phase, promote, roll_back, tag
 from coreimage.cli.query import query
 from coreimage.cli.serve import serve
 from coreimage.cli.settings import Settings
+from coreimage.cli.up import down, up
 from coreimage.cli.verify import verify
 from coreimage.errors import CoreimageError
 
@@ -58,7 +59,7 @@ _COMMANDS = (
     *(build, flash, query, boot),
     *(channel, device, promote, roll_back, tag, phase),
     *(verify, keys, gc, lock, serve),
-    deploy,
+    *(deploy, up, down),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)
