@@ -4,7 +4,7 @@ CHANNEL ?= debian-core/13/edge
 STORE ?=
 BIN := .venv/bin
 
-.PHONY: help image install install-test check lint test test-all benchmark lock clean
+.PHONY: help image up down install install-test check lint test test-all benchmark lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -12,6 +12,14 @@ help:
 ## make image [OUTPUT=x86.img] [STORE=URL]  build, sign, publish, assemble, boot-test and release an image
 image: install
 	$(BIN)/coreimage $(if $(STORE),--store $(STORE)) build $(CHANNEL) --output $(OUTPUT) --force
+
+## make up [PROJECT=FILE]                    Prefect, S3, worker and deployments on this machine; prints the UI's address
+up: install
+	$(BIN)/coreimage $(if $(PROJECT),--project $(PROJECT)) up
+
+## make down                                end what `make up` started; the data stays
+down: install
+	$(BIN)/coreimage down
 
 ## make test                                everything that must pass
 test: install-test lint

@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.results import ResultStore
 from prefect.tasks import exponential_backoff
+from prefect.transactions import IsolationLevel
 from prefect.types._datetime import now
 
 from coreimage.errors import CoreimageError
@@ -26,6 +27,7 @@ from coreimage.storage import Store
 from tasks.code import code_digests
 from tasks.identity import references
 from tasks.inputs import Inputs, inputs_of, remember, why
+from tasks.lease import LeaseManager
 from tasks.site import Site
 
 P = ParamSpec("P")
@@ -41,19 +43,26 @@ _JITTER = 0.5
 
 
 def artifact_task(
-    *, code: Sequence[str] = (), recipe: str = "1", exclude: Sequence[str] = (), name: str | None = None
+    *,
+    code: Sequence[str] = (),
+    recipe: str = "1",
+    exclude: Sequence[str] = (),
+    name: str | None = None,
+    once: bool = False,
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Makes a function a task whose result is remembered by the content of its inputs.
 
     A change of what its module does, or anything of coreimage that it imports, makes new keys; `code` names packages
     besides, and another `recipe` does the same for a change elsewhere. The parameter `site` and those in `exclude` are
-    not part of the key.
+    not part of the key. With `once`, whoever wants a result that another run is just making waits for it.
     Only errors that say `retryable` are tried again: three times, 2, 4 and 8 s apart, up to half as much jitter added.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         source = Path(cast("Any", function).__code__.co_filename)
         policy = ArtifactPolicy(source=source, code=tuple(code), recipe=recipe, excluded=frozenset({SITE, *exclude}))
+        if once:
+            policy = policy.configure(isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=LeaseManager())
         return _task(policy, name)(function)
 
     return decorate
@@ -110,6 +119,9 @@ class ArtifactPolicy(CachePolicy):
             reasons = ("asked to be done anew",) if task_ctx.task.refresh_cache else why(found, gone, store=store)
             log.info(f"{found.task} runs: {', '.join(reasons)}", key=found.key)
         remember(found, store)
+        if isinstance(self.lock_manager, LeaseManager):
+            refresh, results = task_ctx.task.refresh_cache, task_ctx.result_store
+            self.lock_manager.announce(found.key, store, lambda: not refresh and results.exists(found.key))
         return found.key
 
     def inputs(self, task_name: str, arguments: Mapping[str, Any]) -> Inputs:

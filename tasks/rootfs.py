@@ -54,14 +54,14 @@ def plan_packages(
     )
 
 
-@artifact_task(code=_CODE)
+@artifact_task(code=_CODE, once=True)
 def build_rootfs(spec: RootfsSpec, lock: ArtifactRef, tools: ToolsTree, *, site: Site) -> RootfsBuild:
     lines, store = live_lines("mmdebstrap"), site.store()
     with package_downloads(lock, site) as fetch:
         return rootfs.build_rootfs(spec, lock, store=store, fetch=fetch, run=site.run(tools), on_line=lines)
 
 
-@artifact_task(code=_CODE)
+@artifact_task(code=_CODE, once=True)
 def build_device(spec: DeviceSpec, lock: ArtifactRef, tools: ToolsTree, *, site: Site) -> DeviceBuild:
     lines, store = live_lines("mmdebstrap"), site.store()
     with package_downloads(lock, site) as fetch:

@@ -1,7 +1,7 @@
 """A whole installation on one machine: S3, Prefect server, web server and worker, as children of one supervisor.
 
-Everything is below one folder: `s3/` and `prefect/` hold the data, `log/` what each service says, `secret.json` the keys
-to the S3 server, `state.json` the ports. The supervisor holds a lock on `lock` for as long as it lives.
+Everything is below one folder: `s3/` and `prefect/` hold the data, `log/` what each service says, `secret.json` the
+keys to the S3 server, `state.json` the ports. The supervisor holds a lock on `lock` for as long as it lives.
 """
 
 from __future__ import annotations

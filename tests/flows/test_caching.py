@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from coreimage.model import TEXT, ArtifactRef
 from coreimage.storage import put_blob_bytes, read_blob
 from tasks.caching import artifact_task, live_task
 from tasks.site import Site
+from tests.harness.workshop import wait_until
 
 CALLS: list[str] = []
 FAILURES: list[Exception] = []
@@ -153,3 +156,34 @@ def test_retries_end(site: Site) -> None:
     with pytest.raises(InfrastructureError):
         failing(site)
     assert CALLS == ["fails"] * 4
+
+
+@artifact_task(code=["coreimage.errors"], once=True)
+def slow(gate: str, *, site: Site) -> ArtifactRef:
+    CALLS.append("slow")
+    STARTED.set()
+    assert GO_ON.wait(60)
+    return put_blob_bytes(site.store(), b"slow", TEXT)
+
+
+STARTED, GO_ON = threading.Event(), threading.Event()
+
+
+@flow
+def wants_slow(site: Site) -> State[ArtifactRef]:
+    """One of two channels that want the same."""
+    return slow("same", site=site, return_state=True)
+
+
+def test_what_two_runs_want_at_once_is_made_once(site: Site) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(wants_slow, site)
+        assert STARTED.wait(60)
+        second = pool.submit(wants_slow, site)
+        wait_until(lambda: bool(list(site.store().list("leases/"))), 30, "the lease")
+        assert not second.done()
+        GO_ON.set()
+        names = {first.result().name, second.result().name}
+    assert names == {"Completed", "Cached"}
+    assert CALLS.count("slow") == 1
+    assert list(site.store().list("leases/")) == []

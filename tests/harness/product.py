@@ -1,6 +1,7 @@
 """A whole product that is tiny: its chain, from archive to released image, is real and takes seconds.
 
-The archive of `tiny` and beside it a "kernel" and what makes an "initrd", which nothing can boot: its channels have no gate.
+The archive of `tiny` and beside it a "kernel" and what makes an "initrd", which nothing can boot: its channels have no
+gate.
 """
 
 from __future__ import annotations
