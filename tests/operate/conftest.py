@@ -1,0 +1,25 @@
+"""One installation on this machine, as `coreimage up` makes it, for all tests of a file; with a product that is tiny."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.installed import Installed
+from tests.harness.product import Product, small_keys
+
+CHANNELS = ("tiny/1/edge", "tiny/1/beta")
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+    folder: Path = tmp_path_factory.mktemp("installation")
+    small_keys(folder / "var/keys")
+    made = Installed(folder, Product(folder, channels=CHANNELS, devices={"board_amd64": "amd64", "box_amd64": "amd64"}))
+    with made.up():
+        yield made
