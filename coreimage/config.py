@@ -202,6 +202,8 @@ class ProjectConfig(Value):
     project: Word
     web: str = ""
     """Public address of the store's web roots, for links."""
+    spread: bool = False
+    """Building and booting are runs of their own, side by side, on workers that have no signing keys."""
     notifications: NotificationsConfig | None = None
     maintenance: MaintenanceConfig = MaintenanceConfig()
     series: dict[Word, SeriesConfig] = Field(min_length=1)

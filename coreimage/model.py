@@ -24,6 +24,7 @@ LOG = "text/x-log; charset=utf-8"
 OPENPGP_SIGNATURE = "application/pgp-signature"
 OPENPGP_MESSAGE = "application/pgp"
 DISK_IMAGE_ZSTD = "application/x-raw-disk-image+zstd"
+PNG = "image/png"
 
 
 class Value(BaseModel):
@@ -169,6 +170,8 @@ class BootReport(Value):
     duration_s: float
     serial_log: ArtifactRef
     last_lines: tuple[str, ...]
+    screenshot: ArtifactRef | None = None
+    """The display as PNG when the verdict fell; None where the machine had ended already."""
 
 
 class Release(Value):

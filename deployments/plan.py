@@ -8,6 +8,7 @@ from typing import Any, Literal
 from coreimage.config import ChannelConfig, Project, RetentionConfig, ScheduleConfig
 from coreimage.errors import UsageError
 from coreimage.model import Value
+from flows.elsewhere import SPREAD
 
 POOL = "coreimage"
 MARK = "coreimage"
@@ -59,6 +60,11 @@ def deployment_name(channel: str) -> str:
     return channel.replace("/", ":")
 
 
+def step_deployment(project: str) -> str:
+    """Full name of the deployment that takes steps for builds."""
+    return f"take-step/{project}"
+
+
 def project_tag(project: str) -> str:
     return f"project:{project}"
 
@@ -72,8 +78,9 @@ def _of_channel(
         "parameters": {"channel": name},
         "environment": environment,
     }
+    spread = {SPREAD: step_deployment(project.config.project)} if project.config.spread else {}
     yield Deployment(
-        **common,
+        **{**common, "environment": {**environment, **spread}},
         flow="build-channel",
         entrypoint="flows.build.build_channel",
         queue="signing",
@@ -94,6 +101,20 @@ def _of_channel(
 
 def _of_project(project: Project, environment: dict[str, str]) -> Iterator[Deployment]:
     name, maintenance = project.config.project, project.config.maintenance
+    if project.config.spread:
+        yield Deployment(
+            flow="take-step",
+            name=name,
+            entrypoint="flows.elsewhere.take_step",
+            queue="build",
+            description=f"Takes single steps of the builds of {name}; builds start it themselves.",
+            tags=(MARK, project_tag(name)),
+            parameters={},
+            choices={},
+            schedule=None,
+            environment=environment,
+            side_by_side=True,
+        )
     common: dict[str, Any] = {
         "name": name,
         "tags": (MARK, project_tag(name)),

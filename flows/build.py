@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import cached_property
 
@@ -29,9 +30,11 @@ from coreimage.project_bundle import open_project
 from coreimage.publication import BuildContent
 from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec, Spec
 from coreimage.storage import require_format
+from flows.elsewhere import SPREAD, Spread
+from flows.progress import name_run, run_name
 from flows.report import changed_packages, lock_changes, news, show_failed_boot, show_result, why
 from flows.result import BuildResult, DeviceResult
-from flows.steps import Steps, Taking
+from flows.steps import Planned, Steps, Taking, step
 from flows.story import duration, packages
 from tasks import boot_test, publication, system_image
 from tasks import disk_image as images
@@ -79,21 +82,26 @@ class Build:
         self.channel, self.config = channel, self.project.channel(channel)
         self.devices = chosen_devices(channel, self.config, devices)
         require_format(self.store)
-        self.steps: Taking = Steps(refresh=refresh)
+        self.steps = taking(self.expected_steps(), refresh=refresh)
         self.changes: dict[str, tuple[str, ...]] = {}
         self.probed: dict[tuple[ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
+
+    def expected_steps(self) -> int:
+        """Per architecture plan, rootfs and mark; per device plan, part, version, image, boot and release."""
+        return 3 + 3 * len(architectures(self.project, self.devices)) + 6 * len(self.devices)
 
     def run(self) -> BuildResult:
         start_s = time.monotonic()
         log.info("building", channel=self.channel, devices=",".join(self.devices), store=self.store.url)
         story.info(f"Building {self.channel} for {', '.join(self.devices)}")
-        content = self.content()
-        published = self.steps.take("Publishing the build", publication.publish_build, content, site=self.site)
+        published = self.steps.take("Publishing the build", publication.publish_build, self.content(), site=self.site)
+        name_run(run_name(self.channel, self.devices, published.build_id))
         self.steps.take("", system_image.publish_keyrings, site=self.site)
-        devices = tuple(self.device(name, published) for name in self.devices)
+        devices = self.released(published)
         self.mark_good(published, devices)
         result = BuildResult(channel=self.channel, published=published, devices=devices, steps=self.steps.taken)
-        show_result(result, self.changes)
+        show_result(result, self.changes, web=self.project.config.web, store=self.store)
+        self.steps.finish(news(result))
         log.info(why(result), channel=self.channel, versions=",".join(str(d.release.version) for d in devices))
         story.info(f"{news(result)} ({duration(time.monotonic() - start_s)})")
         return result
@@ -110,27 +118,30 @@ class Build:
     def content(self) -> BuildContent:
         """Every rootfs and device part that the channel's dated build publishes."""
         series = self.project.config.series[self.config.series]
+        rootfs = [self.rootfs(architecture) for architecture in architectures(self.project, self.devices)]
+        devices = [self.device_part(device) for device in self.devices]
+        self.steps.ahead(*rootfs, *devices)
         return BuildContent(
             project=self.project.config.project,
             series=self.config.series,
             codename=series.codename,
             product=series.product,
             image_type=self.config.image_type,
-            rootfs=tuple(self.rootfs(architecture) for architecture in architectures(self.project, self.devices)),
-            devices=tuple(self.device_part(device) for device in self.devices),
+            rootfs=tuple(self.steps.do(planned) for planned in rootfs),
+            devices=tuple(self.steps.do(planned) for planned in devices),
         )
 
-    def rootfs(self, architecture: Architecture) -> RootfsBuild:
+    def rootfs(self, architecture: Architecture) -> Planned[RootfsBuild]:
         spec = rootfs.rootfs_spec(self.project, self.channel, architecture, store=self.store)
         lock = self.part_lock(spec, self.project.config.series[self.config.series].product, architecture)
         title = f"Building the rootfs for {architecture}"
-        return self.steps.take(title, chroots.build_rootfs, spec, lock, self.tools, site=self.site)
+        return step(title, chroots.build_rootfs, spec, lock, self.tools, site=self.site)
 
-    def device_part(self, device: str) -> DeviceBuild:
+    def device_part(self, device: str) -> Planned[DeviceBuild]:
         spec = rootfs.device_spec(self.project, self.channel, device, store=self.store)
         lock = self.part_lock(spec, device, self.project.config.devices[device].architecture)
         title = f"Building kernel and initrd of {device}"
-        return self.steps.take(title, chroots.build_device, spec, lock, self.tools, site=self.site)
+        return step(title, chroots.build_device, spec, lock, self.tools, site=self.site)
 
     def part_lock(self, spec: RootfsSpec | DeviceSpec, part: str, architecture: Architecture) -> ArtifactRef:
         pointer = rootfs.lock_pointer(self.project.config.project, self.config.series, part, architecture)
@@ -168,14 +179,21 @@ class Build:
             )
         return self.probed[spec.archives]
 
-    def device(self, device: str, published: PublishedBuild) -> DeviceResult:
-        """Candidate, image, boots; and only then the channel moves."""
-        candidate = self.candidate(device, published)
-        image = self.image(candidate)
+    def released(self, published: PublishedBuild) -> tuple[DeviceResult, ...]:
+        """Candidates, images, boots; and a channel moves only to what booted."""
+        candidates = [self.candidate(device, published) for device in self.devices]
+        planned = [self.image(candidate) for candidate in candidates]
+        self.steps.ahead(*planned)
+        images = [self.steps.do(image) for image in planned]
+        if self.config.boot_test:
+            self.steps.ahead(*(self.boot(image) for image in images))
+        return tuple(self.release(candidate, image) for candidate, image in zip(candidates, images, strict=True))
+
+    def release(self, candidate: Candidate, image: DiskImage) -> DeviceResult:
         boots = self.boots(image)
-        title = f"Releasing {self.channel} for {device}"
+        title = f"Releasing {self.channel} for {candidate.device}"
         release = self.steps.take(title, system_image.release_candidate, candidate, site=self.site)
-        return DeviceResult(device=device, candidate=candidate, image=image, boots=boots, release=release)
+        return DeviceResult(device=candidate.device, candidate=candidate, image=image, boots=boots, release=release)
 
     def candidate(self, device: str, published: PublishedBuild) -> Candidate:
         """The channel's next version. A remembered one that the channel has left behind is history: when an older
@@ -188,13 +206,13 @@ class Build:
         anew = system_image.import_build.with_options(refresh_cache=True)
         return self.steps.take(title, anew, *arguments, tools=self.tools, site=self.site)
 
-    def image(self, candidate: Candidate) -> DiskImage:
+    def image(self, candidate: Candidate) -> Planned[DiskImage]:
         device = self.project.config.devices[candidate.device]
         gadget = disk_image.pack_gadget(self.project.path(device.gadget), store=self.store)
         self.offer(gadget)
         title = f"Making the disk image of {candidate.device}"
         arguments = candidate, gadget, device.architecture, self.tools
-        return self.steps.take(title, images.assemble_image, *arguments, site=self.site)
+        return step(title, images.assemble_image, *arguments, site=self.site)
 
     def offer(self, gadget: ArtifactRef) -> None:
         """Whoever flashes the image elsewhere takes the gadget by its name."""
@@ -204,12 +222,15 @@ class Build:
         if not self.config.boot_test:
             return ()
         try:
-            title = f"Booting it with {' and '.join(firmware.upper() for firmware in self.config.boot_test)}"
-            reports = self.steps.take(title, boot_test.boot_test, image, self.config.boot_test, site=self.site)
+            reports = self.steps.do(self.boot(image))
         except BootError as error:
             show_failed_boot(image.channel, image.device, error)
             raise
         return tuple(reports)
+
+    def boot(self, image: DiskImage) -> Planned[tuple[BootReport, ...]]:
+        title = f"Booting it with {' and '.join(firmware.upper() for firmware in self.config.boot_test)}"
+        return step(title, boot_test.boot_test, image, self.config.boot_test, site=self.site)
 
     def mark_good(self, published: PublishedBuild, devices: tuple[DeviceResult, ...]) -> None:
         for architecture in architectures(self.project, self.devices):
@@ -218,6 +239,16 @@ class Build:
             )
             title = f"Marking build {published.build_id} good for {architecture}"
             self.steps.take(title, publication.mark_good, published, architecture, evidence, site=self.site)
+
+
+def taking(expected: int, *, refresh: bool) -> Taking:
+    """Steps are taken here, unless the deployment says who takes them."""
+    deployment = os.environ.get(SPREAD)
+    return (
+        Spread(deployment, refresh=refresh, expected=expected)
+        if deployment
+        else Steps(refresh=refresh, expected=expected)
+    )
 
 
 def chosen_devices(channel: str, config: ChannelConfig, wanted: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from prefect.results import ResultStore
 from coreimage.model import ArtifactRef, Value
 from flows.build import Build, architectures
 from flows.result import Step
+from flows.steps import Planned
 from tasks import publication
 from tasks.caching import ArtifactPolicy, missing_artifact
 from tasks.inputs import Inputs, why
@@ -64,8 +65,8 @@ class Foreseen(Build):
 
     def stages(self) -> tuple[Stage, ...]:
         parts: list[Callable[[], Any]] = [
-            *(partial(self.rootfs, architecture) for architecture in architectures(self.project, self.devices)),
-            *(partial(self.device_part, device) for device in self.devices),
+            *(partial(self.part, self.rootfs, each) for each in architectures(self.project, self.devices)),
+            *(partial(self.part, self.device_part, device) for device in self.devices),
         ]
         known = [_known(part) for part in parts] if _known(lambda: self.tools) else [False]
         if all(known):
@@ -75,9 +76,12 @@ class Foreseen(Build):
         later = [Stage(name=name, subject="", reasons=waiting) for name in _LATER if name not in seen]
         return (*dict.fromkeys(self.lookup.found), *later)
 
+    def part(self, plan: Callable[[Any], Planned[Any]], what: str) -> None:
+        self.steps.do(plan(what))
+
     def follow(self) -> None:
         published = self.steps.take("", publication.publish_build, self.content(), site=self.site)
-        self.mark_good(published, tuple(self.device(name, published) for name in self.devices))
+        self.mark_good(published, self.released(published))
 
     def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
         """The next build's business."""
@@ -109,6 +113,15 @@ class Lookup:
         if reasons:
             raise WouldRun
         return cast("R", result)
+
+    def do(self, planned: Planned[R]) -> R:
+        return self.take(planned.title, planned.task, *planned.arguments, **planned.keywords)
+
+    def ahead(self, *planned: Planned[Any]) -> None:
+        """Nothing is done."""
+
+    def finish(self, news: str) -> None:
+        """Nothing was done."""
 
     def _look(self, task: Task[Any, Any], inputs: Inputs, results: ResultStore) -> tuple[tuple[str, ...], Any]:
         if task.refresh_cache:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 
 from coreimage.errors import BootError
 from coreimage.logs import decimal_size
 from coreimage.model import BootReport, PackageLock
 from coreimage.rootfs.lock_diff import lock_diff
+from coreimage.storage import Store, read_blob
 from flows.result import BuildResult, DeviceResult
 from flows.story import duration
 
@@ -18,9 +25,56 @@ _SERIAL_LINES = 12
 _CONTROLS = re.compile(r"\[!p|\]104|[\x00-\x08\x0b-\x1f\x7f]")
 
 
-def show_result(result: BuildResult, locks: dict[str, tuple[str, ...]]) -> None:
-    create_markdown_artifact(
-        markdown_of(result, locks), key=artifact_key("build", result.channel), description="What this run built"
+def show_result(result: BuildResult, locks: dict[str, tuple[str, ...]], *, web: str, store: Store) -> None:
+    """The report, versions as a table, what the consoles showed; with the public address `web` also where it all is."""
+    key = artifact_key("build", result.channel)
+    create_markdown_artifact(markdown_of(result, locks), key=key, description="What this run built")
+    key = artifact_key("versions", result.channel)
+    create_table_artifact(versions_of(result), key=key, description="Versions and sizes")
+    for device in result.devices:
+        for boot in device.boots:
+            _show_console(result.channel, device.device, boot, store)
+    for name, address in links_of(result, web):
+        create_link_artifact(address, name, key=artifact_key("link", result.channel, name), description=name)
+
+
+def versions_of(result: BuildResult) -> list[dict[str, str]]:
+    """A row per device."""
+    return [
+        {
+            "device": device.device,
+            "version": str(device.release.version),
+            "build": result.published.build_id,
+            "to download": decimal_size(sum(file.artifact.size_bytes for file in device.candidate.files)),
+            "disk image": decimal_size(device.image.image.size_bytes),
+            "boots": ", ".join(f"{boot.firmware}: {boot.reason}" for boot in device.boots) or "not tested",
+        }
+        for device in result.devices
+    ]
+
+
+def links_of(result: BuildResult, web: str) -> list[tuple[str, str]]:
+    """Text and address; none without a public address of the store."""
+    if not web:
+        return []
+    root = web.rstrip("/")
+    build = (f"build {result.published.build_id}", f"{root}/{result.published.prefix}/")
+    images = [
+        (f"image of {each.device}", f"{root}/images/{result.channel}/{each.device}/{each.image.version}/")
+        for each in result.devices
+    ]
+    return [build, *images]
+
+
+def _show_console(channel: str, device: str, boot: BootReport, store: Store) -> None:
+    """In the artifact itself: whoever reads the UI need not reach the store."""
+    if boot.screenshot is None:
+        return
+    picture = base64.b64encode(read_blob(store, boot.screenshot)).decode()
+    create_image_artifact(
+        f"data:image/png;base64,{picture}",
+        key=artifact_key("console", channel, device, boot.firmware),
+        description=f"The console of {device} under {boot.firmware} when {boot.reason}",
     )
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from coreimage.boot_test.accelerator import probe_accelerator
 from coreimage.boot_test.console import Seen
-from coreimage.boot_test.machine import Spawn, make_overlay, start_machine
+from coreimage.boot_test.machine import Machine, Spawn, make_overlay, start_machine
 from coreimage.errors import BootError
-from coreimage.model import LOG, Architecture, BootReport, Firmware, Value
+from coreimage.model import LOG, PNG, Architecture, BootReport, Firmware, Value
 from coreimage.process import Child, Run
 from coreimage.storage import Store, put_blob_bytes
 
@@ -51,6 +51,7 @@ class BootOutcome(Value):
     duration_s: float
     serial_log: bytes
     last_lines: tuple[str, ...]
+    screenshot: bytes
 
 
 def judge(seen: Seen) -> tuple[bool, str]:
@@ -81,6 +82,7 @@ def boot(
         with started as machine:
             seen = machine.console.await_any(OUTCOMES, timeout_s)
             last_lines = machine.console.lines()
+            screenshot = _picture(machine, folder / "screen.png")
         passed, reason = judge(seen)
         log = folder / "serial.log"
         return BootOutcome(
@@ -90,7 +92,17 @@ def boot(
             duration_s=round(time.monotonic() - start, 1),
             serial_log=log.read_bytes() if log.exists() else b"",
             last_lines=last_lines,
+            screenshot=screenshot,
         )
+
+
+def _picture(machine: Machine, path: Path) -> bytes:
+    """Empty where there is no machine any more to look at."""
+    try:
+        machine.screenshot(path)
+        return path.read_bytes()
+    except (BootError, OSError):
+        return b""
 
 
 def boot_test(
@@ -124,6 +136,7 @@ def boot_test(
         duration_s=outcome.duration_s,
         serial_log=put_blob_bytes(store, outcome.serial_log, LOG),
         last_lines=outcome.last_lines,
+        screenshot=put_blob_bytes(store, outcome.screenshot, PNG) if outcome.screenshot else None,
     )
 
 

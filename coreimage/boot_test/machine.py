@@ -84,8 +84,8 @@ class Machine:
         raise BootError(f"QEMU ended during {name}")
 
     def screenshot(self, target: Path) -> None:
-        """A PPM picture of the display."""
-        self.command("screendump", filename=str(target.absolute()))
+        """A PNG picture of the display."""
+        self.command("screendump", filename=str(target.absolute()), format="png")
 
     def reset(self) -> None:
         """The reset button: nothing in the guest is told."""

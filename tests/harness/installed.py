@@ -71,13 +71,13 @@ class Installed:
 
     def api(self, path: str, document: Any = None, *, method: str = "") -> Any:
         """One request to Prefect's API. Raises urllib.error.HTTPError."""
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310
             f"{self.urls['api']}{path}",
             data=None if document is None else json.dumps(document).encode(),
             headers={"content-type": "application/json"},
             method=method or ("GET" if document is None else "POST"),
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             content = answer.read()
         return json.loads(content) if content else None
 

@@ -1,4 +1,4 @@
-"""One installation on this machine, as `coreimage up` makes it, for all tests of a file; with a product that is tiny."""
+"""One installation on this machine, as `coreimage up` makes it, with a tiny product, for all tests of a file."""
 
 from __future__ import annotations
 
