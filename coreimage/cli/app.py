@@ -17,12 +17,14 @@ import click
 from coreimage.cli.boot import boot
 from coreimage.cli.build import build
 from coreimage.cli.channel import channel
+from coreimage.cli.completion import completion
 from coreimage.cli.deploy import deploy
 from coreimage.cli.device import device
 from coreimage.cli.flash import flash
 from coreimage.cli.gc import gc
 from coreimage.cli.keys import keys
 from coreimage.cli.lock import lock
+from coreimage.cli.man import man
 from coreimage.cli.promote import phase, promote, roll_back, tag
 from coreimage.cli.query import query
 from coreimage.cli.serve import serve
@@ -60,6 +62,7 @@ _COMMANDS = (
     *(channel, device, promote, roll_back, tag, phase),
     *(verify, keys, gc, lock, serve),
     *(deploy, up, down),
+    *(completion, man),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)

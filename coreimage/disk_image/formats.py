@@ -31,7 +31,7 @@ _OPTIONS: dict[Form, tuple[str, ...]] = {"raw": (), "qcow2": (), "vmdk": ("-o", 
 
 
 def write_form(image: Path, target: Path, form: Form, compression: Compression | None, *, run: Run) -> Path:
-    """The raw `image` as `target`; for the plain raw form, `image` itself is moved there.
+    """The raw `image` as `target`, in a folder of ours alone; for the plain raw form, `image` itself is moved there.
 
     The same image gives the same bytes.
     """
@@ -43,10 +43,12 @@ def write_form(image: Path, target: Path, form: Form, compression: Compression |
         return compress_as(compression, image, target, run=run)
     if form == "raw":
         return image.replace(target)
-    run(["qemu-img", "convert", "-f", "raw", "-O", form, *_OPTIONS[form], image, target])
+    # A vmdk has its own file's name in it: the same for all.
+    made = target.with_name(f"disk.{form}")
+    run(["qemu-img", "convert", "-f", "raw", "-O", form, *_OPTIONS[form], image, made])
     if form == "vmdk":
-        _fix_content_id(image, target)
-    return target
+        _fix_content_id(image, made)
+    return made.replace(target)
 
 
 def _fix_content_id(image: Path, target: Path) -> None:
