@@ -105,7 +105,7 @@ class DeviceConfig(Value):
 
 
 class ScheduleConfig(Value):
-    """When something runs by itself. An hour that a change of clocks takes away or gives twice runs once."""
+    """When something runs by itself."""
 
     cron: Annotated[str, AfterValidator(_cron)]
     timezone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
@@ -120,13 +120,6 @@ class PromotionConfig(Value):
     """So long the version must have stood in `source`."""
     phase: int = Field(default=100, ge=0, le=100)
     """Percentage of devices that are offered the version at once."""
-
-
-class RollOutConfig(Value):
-    """The phased percentages that a new version goes through, from the first to the last."""
-
-    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(default=(10, 50, 100), min_length=1)
-    every_hours: float = Field(default=24, gt=0)
 
 
 class RetentionConfig(Value):
@@ -147,10 +140,7 @@ class ChannelConfig(Value):
     compression: Literal["fast", "small"] = "fast"
     schedule: ScheduleConfig | None = None
     """When the channel is built by itself; without, only when asked."""
-    import_policy: Literal["any", "good"] = "any"
-    """Which published builds the channel may take: any, or those that are marked good."""
     promotion: PromotionConfig | None = None
-    roll_out: RollOutConfig | None = None
     retention: RetentionConfig | None = None
 
 
@@ -333,7 +323,6 @@ _TABLES: dict[str, type[BaseModel]] = {"series": SeriesConfig, "devices": Device
 _PARTS: dict[str, type[BaseModel]] = {
     "schedule": ScheduleConfig,
     "promotion": PromotionConfig,
-    "roll_out": RollOutConfig,
     "retention": RetentionConfig,
     "notifications": NotificationsConfig,
     "webhook": WebhookConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from coreimage.config import ChannelConfig, Project, RetentionConfig, ScheduleConfig
+from coreimage.config import ChannelConfig, Project, ScheduleConfig
 from coreimage.errors import UsageError
 from coreimage.model import Value
 from flows.elsewhere import SPREAD
@@ -16,8 +16,6 @@ MARK = "coreimage"
 Queue = Literal["build", "signing"]
 """Workers of `signing` have the signing keys; workers of `build` run other people's maintainer scripts and have not."""
 QUEUES: tuple[Queue, ...] = ("build", "signing")
-
-_HOURLY = ScheduleConfig(cron="7 * * * *")
 
 
 class Deployment(Value):
@@ -88,6 +86,16 @@ def _of_channel(
         choices={"channel": (name,), "devices": channel.devices},
         schedule=channel.schedule,
     )
+    if channel.promotion:
+        yield Deployment(
+            **common,
+            flow="promote-channel",
+            entrypoint="flows.promotion.promote_channel",
+            queue="signing",
+            description=f"Takes over into {name} what has stood long enough in {channel.promotion.source}.",
+            choices={"channel": (name,)},
+            schedule=channel.promotion.schedule,
+        )
     yield Deployment(
         **common,
         flow="expire-channel",
@@ -95,7 +103,7 @@ def _of_channel(
         queue="signing",
         description=f"Removes what the retention of {name} gives up.",
         choices={"channel": (name,)},
-        schedule=(channel.retention or RetentionConfig()).schedule if channel.retention else None,
+        schedule=channel.retention.schedule if channel.retention else None,
     )
 
 

@@ -22,7 +22,7 @@ from coreimage.publication import BuildTree
 from coreimage.storage import Store
 from flows.report import artifact_key
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
-from tasks.system_image import publish_keyrings
+from tasks.system_image import newest_version, publish_keyrings
 
 log = structlog.get_logger("coreimage.upkeep")
 _GB = 10**9
@@ -30,7 +30,7 @@ _GB = 10**9
 
 @flow(name="expire-channel", flow_run_name="{channel}")
 def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
-    """Removes the dated builds that the channel's `retention` gives up, and names them.
+    """Removes the builds and versions that the channel's `retention` gives up, and names the builds.
 
     What a pointer names stays, whatever its age.
 
@@ -39,7 +39,8 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
         dry_run: Only say what would go.
     """
     logs.configure()
-    store = Site.here().store()
+    site = Site.here(channel=channel)
+    store = site.store()
     project = _project(store)
     config = project.channel(channel)
     retention = config.retention or RetentionConfig()
@@ -51,6 +52,11 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
         now=datetime.now(UTC),
         dry_run=dry_run,
     )
+    if not dry_run and any(newest_version(channel, device, site) for device in config.devices):
+        keep_count = retention.keep_count
+        system_image.expire_versions(
+            channel, keep_count, store=store, signer=site.signer(), now=lambda: datetime.now(UTC)
+        )
     verb = "would go" if dry_run else "removed"
     log.info(f"{len(removed)} builds {verb}", channel=channel, builds=",".join(removed))
     create_table_artifact([{"build": build, "": verb} for build in removed], key=artifact_key("expired", channel))
@@ -59,14 +65,18 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
 
 @flow(name="renew-signatures", flow_run_name="{project}")
 def renew_signatures(project: str) -> None:
-    """Publishes the keyrings again that are near their end, of other keys, or missing.
+    """Publishes the keyrings again that are near their end, and signs anew what former keys signed.
+
+    The channels' own end moves on with it.
 
     Args:
         project: Whose keyrings.
     """
     logs.configure()
-    publish_keyrings(site=Site.here())
-    log.info("the keyrings are right", project=project)
+    site = Site.here()
+    publish_keyrings(site=site)
+    anew = system_image.sign_anew(store=site.store(), signer=site.signer(), now=lambda: datetime.now(UTC))
+    log.info("keyrings and signatures are right", project=project, signed_anew=anew)
 
 
 @flow(name="collect-garbage", flow_run_name="{project}")

@@ -1,0 +1,72 @@
+"""Channels that take over from others by themselves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from coreimage import logs, system_image
+from coreimage.config import PromotionConfig
+from coreimage.errors import UsageError
+from coreimage.project_bundle import open_project
+from coreimage.signing import Signer
+from coreimage.storage import Store
+from coreimage.system_image import layout
+from flows.report import artifact_key
+from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
+from tasks.system_image import newest_version
+
+log = structlog.get_logger("coreimage.promotion")
+
+
+@flow(name="promote-channel", flow_run_name="{channel}")
+def promote_channel(channel: str) -> None:
+    """Takes over what the channel's `promotion` names, for each device, once it has stood there long enough.
+
+    What the channel has already is not published again.
+
+    Args:
+        channel: The channel that gets new versions.
+    """
+    logs.configure()
+    site = Site.here(channel=channel)
+    store, signer = site.store(), site.signer()
+    config = open_project(named("", PROJECT, DEFAULT_PROJECT), store=store).channel(channel)
+    if config.promotion is None:
+        raise UsageError("has no `promotion`", where=channel, resolution="add one to the project file, and deploy it")
+    system_image.create_channel(channel, store=store, signer=signer, now=_now)
+    rows = [{"device": device, "": _take_over(channel, device, config.promotion, site)} for device in config.devices]
+    create_table_artifact(rows, key=artifact_key("promoted", channel), description=f"From {config.promotion.source}")
+
+
+def _take_over(channel: str, device: str, promotion: PromotionConfig, site: Site) -> str:
+    """What was done for a device, for people."""
+    store, signer = site.store(), site.signer()
+    version = newest_version(promotion.source, device, site)
+    wanted = timedelta(hours=promotion.min_age_hours)
+    age = _age(promotion.source, device, version, store) if version else timedelta()
+    if not version or age < wanted:
+        said = f"version {version} of {promotion.source} is too young" if version else "nothing there yet"
+    else:
+        said = _promoted(channel, device, version, promotion, store, signer)
+    log.info(said, channel=channel, device=device)
+    return said
+
+
+def _promoted(channel: str, device: str, version: int, promotion: PromotionConfig, store: Store, signer: Signer) -> str:
+    change = system_image.promote(
+        promotion.source, channel, device, version=version, phase=promotion.phase, store=store, signer=signer, now=_now
+    )
+    return f"version {change.version}, from {version}" if change.changed else f"version {change.version}, as before"
+
+
+def _age(channel: str, device: str, version: int, store: Store) -> timedelta:
+    found = store.head(layout.key(layout.version_tarball(channel, device, version)))
+    return _now() - found.modified if found else timedelta()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

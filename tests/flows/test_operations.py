@@ -1,0 +1,88 @@
+"""What an installation does between builds, over a real tree: promotion, retention, signatures, the daily check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coreimage.errors import AttentionError
+from coreimage.signing import GnupgSigner, Role, make_keyring
+from coreimage.storage import open_store
+from coreimage.system_image import publish_keyrings, verify_store
+from coreimage.system_image.tree import read_channels, read_images
+from flows.promotion import promote_channel
+from flows.upkeep import check_installation, expire_channel, low_disk, renew_signatures
+from tasks.site import Site
+from tasks.system_image import newest_version
+from tests.harness.product import small_keys
+from tests.harness.trees import CHANNEL, DEVICE, now, released
+from tests.harness.workshop import project
+
+STABLE = "debian-core/13/stable"
+PROMOTION = """
+  debian-core/13/stable:
+    series: "13"
+    devices: [generic_amd64]
+    promotion: {source: debian-core/13/edge, min_age_hours: AGE, schedule: {cron: "0 6 * * *"}}
+"""
+DEBIAN_CORE = Path(project("small.yaml")).parents[2] / "deployments/debian-core.yaml"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    keys, store = small_keys(tmp_path / "keys"), open_store(str(tmp_path / "store"))
+    signer = GnupgSigner(keys)
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer)
+    monkeypatch.setenv("COREIMAGE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("COREIMAGE_KEYS", str(keys))
+    monkeypatch.setenv("COREIMAGE_PROJECT", str(tmp_path / "project.yaml"))
+    return Site.here()
+
+
+def test_what_stood_long_enough_is_taken_over_once(site: Site, tmp_path: Path) -> None:
+    text = DEBIAN_CORE.read_text()
+    (tmp_path / "project.yaml").write_text(text + PROMOTION.replace("AGE", "24"))
+    promote_channel(STABLE)
+    assert newest_version(STABLE, DEVICE, site) == 0, "it is too young"
+    (tmp_path / "project.yaml").write_text(text + PROMOTION.replace("AGE", "0"))
+    promote_channel(STABLE)
+    assert newest_version(STABLE, DEVICE, site) == 1
+    promote_channel(STABLE)
+    assert newest_version(STABLE, DEVICE, site) == 1, "what is there is not published again"
+    released(site.store(), site.signer(), "20261124", b"two")
+    assert newest_version(CHANNEL, DEVICE, site) == 2
+    promote_channel(STABLE)
+    assert newest_version(STABLE, DEVICE, site) == 2
+
+
+def test_old_versions_go_and_the_tree_stays_whole(site: Site, tmp_path: Path) -> None:
+    text = DEBIAN_CORE.read_text().replace("{keep_count: 10, keep_days: 14}", "{keep_count: 1, keep_days: 0}")
+    (tmp_path / "project.yaml").write_text(text)
+    released(site.store(), site.signer(), "20261124", b"two")
+    assert len(versions(site)) == 2
+    expire_channel(CHANNEL, dry_run=True)
+    assert len(versions(site)) == 2, "a dry run does nothing"
+    expire_channel(CHANNEL)
+    renew_signatures("debian-core")
+    assert len(versions(site)) == 1
+    assert newest_version(CHANNEL, DEVICE, site) == 2
+    archive_master = make_keyring("archive-master", site.signer().public_key(Role.ARCHIVE_MASTER))
+    assert verify_store(site.store(), archive_master).errors == ()
+
+
+def versions(site: Site) -> set[int]:
+    images = read_images(site.store(), read_channels(site.store(), site.signer()).document, CHANNEL, DEVICE)
+    return {image["version"] for image in images}
+
+
+def test_keys_that_end_and_full_disks_are_told_before_they_hurt(site: Site, tmp_path: Path) -> None:
+    text = DEBIAN_CORE.read_text()
+    (tmp_path / "project.yaml").write_text(text + "maintenance: {free_disk_gb: 0}\n")
+    check_installation("debian-core")
+    (tmp_path / "project.yaml").write_text(text + "maintenance: {free_disk_gb: 0, key_expiry_days: 800}\n")
+    with pytest.raises(AttentionError, match="image-signing keyring ends on"):
+        check_installation("debian-core")
+    (told,) = low_disk(10**6, tmp_path)
+    assert "less than 1e+06 GB" in told
