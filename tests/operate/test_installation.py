@@ -12,7 +12,7 @@ import pytest
 from tests.harness.installed import Installed
 from tests.harness.workshop import family, wait_until
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 EDGE = "build-channel/tiny:1:edge"
 
 
@@ -55,7 +55,8 @@ def test_a_run_builds_and_an_unchanged_one_ends_soon_saying_why(installed: Insta
     assert second["total_run_time"] < first["total_run_time"] / 2
 
 
-LIVE = {"probe-archives", "publish-keyrings"}
+LIVE = {"probe-archives", "publish-keyrings", "publish-gadget"}
+"""Steps that are never remembered: they look, or write again what must be there."""
 
 
 def test_what_another_channel_wants_too_is_not_built_again(installed: Installed) -> None:
