@@ -1,0 +1,53 @@
+"""An image of one's own: everything that `flash` can put into one, seen in one boot of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from coreimage.process import run
+from tests.chain.conftest import CHANNEL, Chain
+from tests.chain.system import started
+
+pytestmark = pytest.mark.timeout(1800)
+
+PASSWORD = "my-own-password"
+USER_DATA = f"""#cloud-config
+password: {PASSWORD}
+write_files:
+  - {{path: /etc/mine.conf, content: "early\\n", permissions: '0640'}}
+  - {{path: /home/admin/later, content: bGF0ZXIK, encoding: b64}}
+runcmd:
+  - echo "ran as $(id -un)" > /var/log/first-boot
+  - [sh, -c, 'echo "words kept" >> /var/log/first-boot']
+"""
+NETWORK_CONFIG = """
+version: 2
+ethernets:
+  lo: {match: {name: lo}, addresses: [192.0.2.7/32]}
+"""
+
+
+def test_what_was_asked_for_is_in_the_booted_image(chain: Chain, accelerator: str, tmp_path: Path) -> None:
+    """In qcow2, too: the machine boots from the very file that `flash` left."""
+    folder = chain.workshop.folder
+    (folder / "user-data").write_text(USER_DATA)
+    (folder / "network-config").write_text(NETWORK_CONFIG)
+    words = ["flash", "core", "13", "--channel", CHANNEL, "--output", "mine.qcow2", "--format", "qcow2", "--size", "5"]
+    words += ["--hostname", "mine-7", "--enable-ssh", "--cloud-init", "user-data", "--network-config", "network-config"]
+    chain.workshop.coreimage(*words)
+    disk = Path(shutil.copyfile(folder / "mine.qcow2", tmp_path / "disk.qcow2"))
+    assert "4.54 GiB (4874999808 bytes)" in run(["qemu-img", "info", disk]).output
+    with started(disk, tmp_path, accelerator, PASSWORD) as (_, shell):
+        shell.ask("systemctl is-system-running --wait")
+        assert shell.ask("systemctl --failed --no-legend --plain") == ""
+        assert shell.ask("hostname") == "mine-7"
+        assert shell.as_root("sshd -T | grep -i ^passwordauthentication") == "passwordauthentication yes"
+        assert shell.as_root("stat -c %a:%U /etc/mine.conf; cat /etc/mine.conf") == "640:root\nearly"
+        assert shell.ask("cat ~/later") == "later"
+        assert shell.as_root("cat /var/log/first-boot") == "ran as root\nwords kept"
+        assert "192.0.2.7" in shell.ask("ip -4 address show dev lo")
+        again = "rm /var/log/first-boot; systemctl restart coreimage-first-boot; ls /var/log/first-boot 2>/dev/null"
+        assert shell.as_root(f"{again} || echo not again") == "not again"
