@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,15 +81,21 @@ def run_flow(
     """Runs the flow on the Prefect server that is named, or on one of our own for as long as it takes."""
     from coreimage import logs  # noqa: PLC0415
     from coreimage.cli.keys import make_keys  # noqa: PLC0415
-    from coreimage.cli.prefect_server import prefect_api  # noqa: PLC0415
+    from coreimage.cli.prefect_server import names_server, prefect_api  # noqa: PLC0415
 
-    make_keys(settings.keys_folder)
-    with prefect_api(settings.state("prefect"), debug=settings.debug, meanwhile=_import_flows) as url:
+    own = not names_server(os.environ)
+
+    def prepare() -> None:
+        """Takes as long as the server takes to start, on another core."""
+        make_keys(settings.keys_folder)
+        import flows.build  # noqa: PLC0415, F401
+
+    with prefect_api(settings.state("prefect"), debug=settings.debug, meanwhile=prepare) as url:
         from flows.build import build_channel  # noqa: PLC0415
         from flows.reporting import report_to  # noqa: PLC0415
 
         logs.show(settings.log_level)
-        with report_to(url):
+        with report_to(url, own_home=Path(os.environ["PREFECT_HOME"]) if own else None):
             return build_channel(
                 channel,
                 project_file=str(settings.project_file),
@@ -98,11 +105,6 @@ def run_flow(
                 refresh=refresh,
                 offline=offline,
             )
-
-
-def _import_flows() -> None:
-    """Takes as long as the server takes to start, on another core."""
-    import flows.build  # noqa: PLC0415, F401
 
 
 def foresee(settings: Settings, channel: str, devices: tuple[str, ...], *, offline: bool) -> None:

@@ -60,7 +60,7 @@ def prefect_api(folder: Path, *, debug: bool = False, meanwhile: Callable[[], ob
     Raises HostError when the server does not become ready.
     """
     prefect_settings(folder, debug=debug)
-    if _API_URL in os.environ:
+    if names_server(os.environ):
         meanwhile()
         yield os.environ[_API_URL]
         return
@@ -75,6 +75,11 @@ def prefect_api(folder: Path, *, debug: bool = False, meanwhile: Callable[[], ob
             yield url
     finally:
         os.environ.pop(_API_URL, None)
+
+
+def names_server(environment: Mapping[str, str]) -> bool:
+    """Whether a server is named there: else a command starts its own."""
+    return _API_URL in environment
 
 
 def prefect_settings(folder: Path, *, debug: bool = False) -> None:

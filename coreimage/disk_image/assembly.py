@@ -32,6 +32,7 @@ _FAT_RESERVE_BYTES = 8 << 20
 _FILLED: tuple[tuple[Role, str], ...] = (("system-a", "system"), ("system-data", "writable"))
 """Filesystems that are made of what the tarballs have below a folder."""
 _MKFS_AT_ONCE = 2
+_CHUNK_BYTES = 1 << 20
 
 
 class AssembledImage(Value):
@@ -116,18 +117,26 @@ def _check_room(needed_bytes: int, room_bytes: int, structure: Structure) -> Non
 
 def sparse_sha256(image: Path) -> str:
     """The digest of a file whose holes count as the zeros that they read as, and are not read."""
-    digest, zeros = hashlib.sha256(), bytes(1 << 20)
+    digest = hashlib.sha256()
+    for chunk in sparse_content(image):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sparse_content(image: Path) -> Iterator[memoryview]:
+    """All bytes of a file, without reading its holes: the kernel would fill its cache with zeros for them."""
+    zeros, buffer = memoryview(bytes(_CHUNK_BYTES)), memoryview(bytearray(_CHUNK_BYTES))
     with image.open("rb", buffering=0) as file:
         position, size = 0, os.fstat(file.fileno()).st_size
         while position < size:
             start = _next_content(file.fileno(), position, size)
-            for done in range(position, start, len(zeros)):
-                digest.update(zeros[: start - done])
+            for done in range(position, start, _CHUNK_BYTES):
+                yield zeros[: start - done]
             position = os.lseek(file.fileno(), start, os.SEEK_HOLE) if start < size else size
             file.seek(start)
             while (left := position - file.tell()) > 0:
-                digest.update(file.read(min(left, 1 << 20)))
-    return digest.hexdigest()
+                count = file.readinto(buffer[:left])
+                yield buffer[:count]
 
 
 def _next_content(handle: int, position: int, size: int) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from coreimage.disk_image.assembly import AssembledImage, sparse_sha256
+from coreimage.disk_image.assembly import AssembledImage, sparse_content, sparse_sha256
 from coreimage.errors import HostError, ProcessError, VerificationError
 from coreimage.model import DISK_IMAGE_ZSTD, OPENPGP_SIGNATURE, DiskImage
 from coreimage.process import Run
@@ -85,7 +86,8 @@ def convert(image: Path, output: Path, format_: str, *, run: Run) -> Path:
 
 def compress(image: Path, target: Path, *, run: Run, threads: int = _THREADS) -> Path:
     """The same bytes for any number of `threads`."""
-    run(["zstd", "--quiet", f"-{_LEVEL}", f"-T{threads}", "--check", str(image), "-o", str(target)])
+    with written_by(partial(_write, sparse_content(image))) as content:
+        run(["zstd", "--quiet", f"-{_LEVEL}", f"-T{threads}", "--check", "-o", str(target)], stdin=content)
     return target
 
 
@@ -101,6 +103,11 @@ def decompress(source: BinaryIO, target: Path, size_bytes: int, *, run: Run) -> 
     if target.stat().st_size != size_bytes:
         raise _damaged(f"it unpacks to {target.stat().st_size} bytes, not {size_bytes}")
     return target
+
+
+def _write(chunks: Iterable[memoryview], target: IO[bytes]) -> None:
+    for chunk in chunks:
+        target.write(chunk)
 
 
 def _copy(source: BinaryIO, target: IO[bytes]) -> None:

@@ -25,13 +25,15 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-IMPORTER_VERSION = 2
+IMPORTER_VERSION = 3
 """Raise it when the same input gives other bytes: it is part of the cache key."""
 Compression = Literal["fast", "small"]
 Kind = Literal["ubuntu", "device"]
 
 _CUSTOMISE: dict[Kind, Callable[[Path, IO[bytes]], None]] = {"ubuntu": customise_rootfs, "device": unpack_gzip}
 _PRESETS: dict[Compression, int] = {"fast": 0, "small": 9}
+_SMALL_DICTIONARY = "64KiB"
+"""For kernels and modules, which are compressed already: a third of the time goes, and nothing of the size comes."""
 
 
 def payload(
@@ -67,6 +69,7 @@ def payload(
             folder / "made.tar.xz",
             run=run,
             preset=_PRESETS[compression],
+            dictionary=_SMALL_DICTIONARY if (kind, compression) == ("device", "fast") else "",
             filters=_filter(architecture),
         )
         ref = _to_pool(kind, made, store)

@@ -66,15 +66,17 @@ def compress_xz(
     *,
     run: Run,
     preset: int = 2,
+    dictionary: str = "",
     filters: XzFilter = XzFilter.NONE,
     check: Literal["crc32", "crc64", "sha256"] = "crc64",
     threads: int = 2,
 ) -> Path:
     """Compresses what `produce` writes, while it writes, with the `xz` tool. The same bytes for any `threads`.
 
-    Raises what `produce` raises; `target` is gone again when either fails.
+    `dictionary` (as xz writes sizes) takes the place of the preset's. Raises what `produce` raises; `target` is gone
+    again when either fails.
     """
-    lzma = ["--lzma2=preset=" + str(preset)]
+    lzma = [f"--lzma2=preset={preset}" + (f",dict={dictionary}" if dictionary else "")]
     chain = lzma if filters is XzFilter.NONE else [f"--{filters.value}", *lzma]
     argv = ["xz", "--stdout", f"--threads={max(2, threads)}", f"--block-size={_BLOCK_SIZE}", f"--check={check}"]
     try:
