@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.benchmarks.assembly import AssemblyFigures, measure_assembly
 from tests.benchmarks.chain import ChainFigures, measure_chain
 
 PAGE = Path(__file__).parents[2] / "docs/performance.md"
@@ -29,6 +30,13 @@ peer or a limit. Seconds are of that machine ({machine}, {date}); only the ratio
 Memory is the proportional set size of the command and everything it started, Prefect and its server included.
 
 {stages}
+
+## Assembly
+
+Of the payloads of the chain above, from files to a disk image. The bare sum is `xz -dc -T2`, `tar -x` and `mke2fs -d`
+of the same contents.
+
+{assembly}
 """
 
 
@@ -36,16 +44,23 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="coreimage-benchmark-"))
     try:
         chain = measure_chain(folder)
-        PAGE.write_text(page(chain))
+        pool = folder / "var/store/system-image/pool"
+        (folder / "assembly").mkdir()
+        parts = next(pool.glob("ubuntu-*.tar.xz")), next(pool.glob("device-*.tar.xz"))
+        PAGE.write_text(page(chain, measure_assembly(parts, folder / "assembly")))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     sys.stdout.write(PAGE.read_text())
 
 
-def page(chain: ChainFigures) -> str:
+def page(chain: ChainFigures, assembly: AssemblyFigures) -> str:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     return _PAGE.format(
-        machine=machine, date=f"{datetime.now(UTC):%Y-%m-%d}", chain=chain_table(chain), stages=stage_table(chain)
+        machine=machine,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        chain=chain_table(chain),
+        stages=stage_table(chain),
+        assembly=assembly_table(assembly),
     )
 
 
@@ -86,6 +101,22 @@ def chain_table(chain: ChainFigures) -> str:
         ),
     ]
     return table(("figure", "ratio", "measured", "to reach"), [(a, f"{b:.2f}", c, d) for a, b, c, d in rows])
+
+
+def assembly_table(figures: AssemblyFigures) -> str:
+    ours_s = figures.ours.duration_s
+
+    def row(name: str, peer_s: float, reach: str) -> tuple[str, ...]:
+        return name, f"{ours_s / peer_s:.2f}", f"{ours_s:.1f} s / {peer_s:.1f} s", reach
+
+    loop = row("assembly / with loop devices, as root", figures.loop.duration_s, "≤ 0.7") if figures.loop else None
+    rows = [
+        row("assembly / the bare sum", figures.bare.duration_s, "≤ 1.3"),
+        loop or ("assembly / with loop devices, as root", "", "no loop devices with partitions here", "≤ 0.7"),
+        row("assembly / `cp --sparse=always` of the image", figures.copy.duration_s, ""),
+        ("peak memory / 200 MB", f"{figures.peak_bytes / 200e6:.2f}", f"{figures.peak_bytes / 1e6:.0f} MB", "≤ 1"),
+    ]
+    return table(("figure", "ratio", "measured", "to reach"), rows)
 
 
 def stage_table(chain: ChainFigures) -> str:
