@@ -140,6 +140,10 @@ class ChannelConfig(Value):
     compression: Literal["fast", "small"] = "fast"
     schedule: ScheduleConfig | None = None
     """When the channel is built by itself; without, only when asked."""
+    type: Literal["auto", "manual"] = "auto"
+    """`auto` takes published builds, `manual` is filled by promotion only."""
+    import_policy: Literal["any", "good"] = "any"
+    """Which published builds the channel may take: any, or those that are marked good."""
     promotion: PromotionConfig | None = None
     retention: RetentionConfig | None = None
 

@@ -22,6 +22,7 @@ from coreimage.cli.deploy import deploy
 from coreimage.cli.device import device
 from coreimage.cli.flash import flash
 from coreimage.cli.gc import gc
+from coreimage.cli.import_ import import_
 from coreimage.cli.keys import keys
 from coreimage.cli.lock import lock
 from coreimage.cli.man import man
@@ -59,7 +60,7 @@ def cli(
 
 _COMMANDS = (
     *(build, flash, query, boot),
-    *(channel, device, promote, roll_back, tag, phase),
+    *(channel, device, import_, promote, roll_back, tag, phase),
     *(verify, keys, gc, lock, serve),
     *(deploy, up, down),
     *(completion, man),

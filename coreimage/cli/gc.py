@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from coreimage.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from coreimage.system_image import Expired, Orphan
 
 _BUDGET = "20G"
 
@@ -23,9 +27,11 @@ _BUDGET = "20G"
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.pass_obj
 def gc(settings: Settings, max_size: str, dry_run: bool) -> None:
-    """Remove the oldest packages and artifacts that nothing needs, until the pool is within its size.
+    """Remove versions that channels no longer keep, files that no channel names, and the oldest packages and artifacts
+    that nothing needs, until the pool is within its size.
 
-    What a build, a channel, a current lock or a remembered result needs stays. Not to be run beside a build.
+    How many versions stay, `retention` of the project's channels says. What a build, a channel, a current lock or a
+    remembered result needs stays. Not to be run beside a build.
 
     \b
     Example:
@@ -40,14 +46,42 @@ def gc(settings: Settings, max_size: str, dry_run: bool) -> None:
     logs.show(settings.log_level)
     budget_bytes = parse_size(max_size)
     records = record_folder(settings.state("prefect"))
+    expired, loose = tree_rubbish(settings, dry_run=dry_run)
     removed, left_bytes = collect(open_store(settings.store_url), records, budget_bytes=budget_bytes, dry_run=dry_run)
     if settings.as_json:
         objects = [{"key": item.key, "size_bytes": item.size_bytes} for item in removed]
-        click.echo(json.dumps({"removed": objects, "left_bytes": left_bytes, "dry_run": dry_run}))
+        tree = {"expired": [each.model_dump() for each in expired], "orphans": [each.model_dump() for each in loose]}
+        click.echo(json.dumps({"removed": objects, **tree, "left_bytes": left_bytes, "dry_run": dry_run}))
         return
-    for item in removed:
-        click.echo(f"{decimal_size(item.size_bytes):>10}  {item.key}")
-    freed, verb = decimal_size(sum(item.size_bytes for item in removed)), "would go" if dry_run else "removed"
-    click.echo(f"{len(removed)} objects {verb}, {freed}; {decimal_size(left_bytes)} left")
+    for each in expired:
+        click.echo(f"{each.channel} for {each.device}: versions {', '.join(map(str, each.versions))}")
+    gone = [(item.key, item.size_bytes) for item in loose] + [(item.key, item.size_bytes) for item in removed]
+    for key, size_bytes in gone:
+        click.echo(f"{decimal_size(size_bytes):>10}  {key}")
+    freed = decimal_size(sum(size_bytes for _, size_bytes in gone))
+    verb = "would go" if dry_run else "removed"
+    click.echo(f"{len(gone)} objects {verb}, {freed}; {decimal_size(left_bytes)} left")
     if left_bytes > budget_bytes:
         click.echo("still over its size: all that is left is needed, or of the last hours", err=True)
+
+
+def tree_rubbish(settings: Settings, *, dry_run: bool) -> tuple[tuple[Expired, ...], tuple[Orphan, ...]]:
+    """Versions beyond the project's retention, and orphans. Nothing without the keys to read the channels with."""
+    from coreimage.cli.publishing import publishing  # noqa: PLC0415
+    from coreimage.config import load_project  # noqa: PLC0415
+    from coreimage.signing import KeyFolder, Role  # noqa: PLC0415
+    from coreimage.system_image import collect_orphans, expire_versions, orphans  # noqa: PLC0415
+    from coreimage.system_image.tree import read_channels  # noqa: PLC0415
+
+    if not KeyFolder(settings.keys_folder).knows(Role.IMAGE_SIGNING):
+        return (), ()
+    effects = publishing(settings)
+    there = read_channels(effects["store"], effects["signer"]).document
+    keeping = {
+        name: config.retention.keep_count
+        for name, config in load_project(settings.project_file).config.channels.items()
+        if config.retention is not None and name in there
+    }
+    expired = [expire_versions(name, count, **effects, dry_run=dry_run) for name, count in keeping.items()]
+    loose = orphans(**effects) if dry_run else collect_orphans(**effects)
+    return tuple(each for channel in expired for each in channel), loose

@@ -4,7 +4,7 @@ from coreimage.publication.build_id import BuildId, parse_build_id
 from coreimage.publication.builds import complete_builds, read_build
 from coreimage.publication.content import BuildContent, content_sha256
 from coreimage.publication.expire import expire_builds
-from coreimage.publication.good import mark_good
+from coreimage.publication.good import current_build, good_architectures, mark_good
 from coreimage.publication.layout import BuildTree
 from coreimage.publication.publish import publish_build
 
@@ -14,7 +14,9 @@ __all__ = [
     "BuildTree",
     "complete_builds",
     "content_sha256",
+    "current_build",
     "expire_builds",
+    "good_architectures",
     "mark_good",
     "parse_build_id",
     "publish_build",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from coreimage.publication.build_id import BuildId, parse_build_id
 from coreimage.publication.builds import is_complete
 from coreimage.publication.documents import BuildInfo, Current, MarkedGood
 from coreimage.publication.layout import BUILD_INFO, MARKED_GOOD, BuildTree, is_for
-from coreimage.publication.pointers import read_document, swap, swap_document
+from coreimage.publication.pointers import read_bytes, read_document, swap, swap_document
 from coreimage.storage import Store
 
 log = structlog.get_logger("coreimage.publication")
@@ -51,6 +52,20 @@ def mark_good(
     _list_files(tree, build_id, files, store)
     _move_current(tree, architecture, good, store)
     log.info("marked good", build=published.prefix, architecture=architecture)
+
+
+def current_build(tree: BuildTree, architecture: Architecture, *, store: Store) -> BuildId | None:
+    """The newest build that was marked good for an architecture."""
+    current = read_document(store, tree.current_key, Current)
+    found = current.architectures.get(architecture) if current else None
+    return parse_build_id(found.build_id) if found else None
+
+
+def good_architectures(tree: BuildTree, build_id: BuildId, *, store: Store) -> frozenset[str]:
+    """For which architectures a build was marked good, by the tarballs that `.marked_good` lists."""
+    listed = (read_bytes(store, tree.key(build_id, MARKED_GOOD)) or b"").decode(errors="replace").splitlines()
+    names = [re.search(r"-preinstalled-[^.]*-([a-z0-9]+)\.", name) for name in listed]
+    return frozenset(found[1] for found in names if found)
 
 
 def _check_published(tree: BuildTree, build_id: BuildId, store: Store) -> None:

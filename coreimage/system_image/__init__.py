@@ -14,7 +14,7 @@ from coreimage.system_image.channels import (
     set_device_keyring,
     show_channel,
 )
-from coreimage.system_image.cleanup import Orphan, collect_orphans, expire_versions, orphans
+from coreimage.system_image.cleanup import Expired, Orphan, collect_orphans, expire_versions, orphans
 from coreimage.system_image.customise import customise_rootfs
 from coreimage.system_image.expiry import ending_keyrings
 from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
@@ -31,6 +31,7 @@ from coreimage.system_image.version_tarball import Server, version_tarball
 __all__ = [
     "OVERLAP",
     "Change",
+    "Expired",
     "Finding",
     "Findings",
     "Medium",

@@ -15,8 +15,8 @@ from coreimage.retention import Dated, expired
 from coreimage.signing import Signer
 from coreimage.storage import Store
 from coreimage.system_image import edits, layout
-from coreimage.system_image.channels import Change, Now, change_channels
-from coreimage.system_image.documents import Document, channels_with, fulls, generated_at, index_of
+from coreimage.system_image.channels import Now, change_channels
+from coreimage.system_image.documents import VERSION_LIMIT, Document, channels_with, fulls, generated_at, index_of
 from coreimage.system_image.tree import Channels, put_index, read_channels, read_images
 
 log = structlog.get_logger("coreimage.system_image")
@@ -35,7 +35,17 @@ class Orphan(Value):
     size_bytes: int
 
 
-def expire_versions(channel: str, keep_count: int, *, store: Store, signer: Signer, now: Now) -> tuple[Change, ...]:
+class Expired(Value):
+    """The full versions of a device that went, or would go; sorted."""
+
+    channel: str
+    device: str
+    versions: tuple[int, ...]
+
+
+def expire_versions(
+    channel: str, keep_count: int, *, store: Store, signer: Signer, now: Now, dry_run: bool = False
+) -> tuple[Expired, ...]:
     """Keeps the newest `keep_count` full versions of each device of a channel, and the deltas between them.
 
     0 keeps all. Devices that are redirected keep what they lead to. Raises UsageError for a negative number.
@@ -44,30 +54,31 @@ def expire_versions(channel: str, keep_count: int, *, store: Store, signer: Sign
         raise UsageError(f"cannot keep {keep_count} versions", resolution="retention counts from 0, which keeps all")
     current = read_channels(store, signer)
     edits.require_plain(current.document, channel)
-    devices = [device for device, entry in current.document[channel]["devices"].items() if not entry.get("redirect")]
-    return tuple(
-        _expire(channel, device, keep_count, store=store, signer=signer, now=now) for device in devices if keep_count
-    )
+    own = [device for device, entry in current.document[channel]["devices"].items() if not entry.get("redirect")]
+    gone = [_expired(current, channel, device, keep_count or VERSION_LIMIT, store) for device in own]
+    due = tuple(each for each in gone if each.versions)
+    for each in () if dry_run else due:
+        _expire(each, keep_count, store=store, signer=signer, now=now)
+    return due
 
 
-def _expire(channel: str, device: str, keep_count: int, *, store: Store, signer: Signer, now: Now) -> Change:
-    removed: list[Document] = []
+def _expired(current: Channels, channel: str, device: str, keep_count: int, store: Store) -> Expired:
+    images = read_images(store, current.document, channel, device)
+    kept = {image["version"] for image in kept_images(images, keep_count)}
+    versions = sorted(image["version"] for image in fulls(images) if image["version"] not in kept)
+    return Expired(channel=channel, device=device, versions=tuple(versions))
 
+
+def _expire(gone: Expired, keep_count: int, *, store: Store, signer: Signer, now: Now) -> None:
     def edit(current: Channels) -> Document:
-        images = read_images(store, current.document, channel, device)
-        kept = kept_images(images, keep_count)
-        removed[:] = [image for image in images if image not in kept]
-        if not removed:
-            return current.document
-        document = index_of(kept, channel, device, generated_at(now()))
-        index = put_index(channel, device, document, store=store, signer=signer)
-        return channels_with(current.document, channel, device, index.sha256)
+        images = read_images(store, current.document, gone.channel, gone.device)
+        document = index_of(kept_images(images, keep_count), gone.channel, gone.device, generated_at(now()))
+        index = put_index(gone.channel, gone.device, document, store=store, signer=signer)
+        return channels_with(current.document, gone.channel, gone.device, index.sha256)
 
     change_channels(edit, store=store, signer=signer, now=now)
-    versions = sorted({image["version"] for image in removed if image["type"] == "full"})
-    if versions:
-        log.info("versions expired", channel=channel, device=device, versions=",".join(map(str, versions)))
-    return Change(changed=bool(removed), channel=channel, device=device)
+    versions = ",".join(str(version) for version in gone.versions)
+    log.info("versions expired", channel=gone.channel, device=gone.device, versions=versions)
 
 
 def kept_images(images: list[Document], keep_count: int) -> list[Document]:
@@ -82,10 +93,13 @@ def kept_images(images: list[Document], keep_count: int) -> list[Document]:
 def orphans(*, store: Store, signer: Signer, now: Now, grace: timedelta = GRACE) -> tuple[Orphan, ...]:
     """Objects below the web root that no channel and no waiting candidate names, and that are older than `grace`.
 
-    Sorted by key. The keyrings' folder is never looked into.
+    Sorted by key. The keyrings' folder is never looked into. Where there are no channels, nothing is an orphan: they
+    may have been lost.
     """
     found = {info.key.removeprefix(layout.ROOT): info for info in store.list(layout.ROOT)}
     current = read_channels(store, signer)
+    if current.etag is None:
+        return ()
     named = set(_named(current, set(found), store))
     return tuple(
         Orphan(key=layout.ROOT + name, size_bytes=info.size_bytes)

@@ -18,6 +18,7 @@ from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
     Change,
+    Expired,
     alias_channel,
     collect_orphans,
     create_channel,
@@ -28,6 +29,7 @@ from coreimage.system_image import (
     promote,
     publish_keyrings,
     redirect_channel,
+    release_candidate,
     remove_channel,
     remove_device,
     rename_channel,
@@ -40,7 +42,7 @@ from coreimage.system_image import (
     verify_store,
 )
 from coreimage.system_image.version_tarball import read_identity
-from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, now, released
+from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, imported, now, released
 
 STABLE, NEXT = "debian-core/13/stable", "debian-core/14/edge"
 
@@ -358,18 +360,21 @@ def test_retention_keeps_the_newest_and_orphans_go_after_a_while(made: Tree) -> 
     made.release("20261125", b"three")
     made.do(tag_image, CHANNEL, DEVICE, "x")
     waiting = json.loads((made.www / "channels.json").read_bytes())
-    assert [change.changed for change in made.do(expire_versions, CHANNEL, 0)] == []
-    assert [change.changed for change in made.do(expire_versions, CHANNEL, 2)] == [True]
-    assert [change.changed for change in made.do(expire_versions, CHANNEL, 2)] == [False]
+    assert made.do(expire_versions, CHANNEL, 0) == ()
+    gone = Expired(channel=CHANNEL, device=DEVICE, versions=(1, 2))
+    assert made.do(expire_versions, CHANNEL, 2, dry_run=True) == (gone,)
+    assert made.versions(CHANNEL) == [1, 2, 3, 4]
+    assert made.do(expire_versions, CHANNEL, 2) == (gone,)
+    assert made.do(expire_versions, CHANNEL, 2) == ()
     assert made.versions(CHANNEL) == [3, 4]
     assert [image.base for image in made.images(CHANNEL) if image.type == "delta"] == [3]
     assert waiting != made.channels()
     assert made.do(orphans) == ()
     (made.www / "robots.txt").write_text("User-agent: *\n")
     later = {**made.effects, "now": _far_later}
-    gone = [orphan.key for orphan in collect_orphans(**later)]
-    assert any("pool/ubuntu-" in key for key in gone)
-    assert not any("/gpg/" in key or "robots.txt" in key for key in gone)
+    removed = [orphan.key for orphan in collect_orphans(**later)]
+    assert any("pool/ubuntu-" in key for key in removed)
+    assert not any("/gpg/" in key or "robots.txt" in key for key in removed)
     assert collect_orphans(**later) == ()
     assert made.release("20261126", b"four") == 5
     with pytest.raises(UsageError):
@@ -382,3 +387,17 @@ def test_the_end_of_the_channels_is_moved_in_time(made: Tree) -> None:
     later = {**made.effects, "now": _far_later}
     assert renew_channels(**later).changed
     assert made.session(seen=first).seen().number > first.number
+
+
+def test_a_tree_whose_channels_were_lost_has_no_orphans(made: Tree) -> None:
+    channels = made.www / "channels.json.gpg"
+    kept = channels.read_bytes()
+    channels.unlink()
+    assert orphans(**{**made.effects, "now": _far_later}) == ()
+    channels.write_bytes(kept)
+
+
+def test_what_a_waiting_candidate_names_is_no_orphan(made: Tree) -> None:
+    candidate = imported(made.store, made.signer, "20261125", b"three")
+    assert collect_orphans(**{**made.effects, "now": _far_later}) == ()
+    assert made.do(release_candidate, candidate).version == 3
