@@ -61,7 +61,8 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Image:
-    """`files` are in the order in which they are applied."""
+    """`files` are in the order in which they are applied. `phased_percentage` is of the devices that are offered the
+    version; a full image is for devices that have `minversion` at least."""
 
     version: int
     type: Literal["full", "delta"]
@@ -69,6 +70,8 @@ class Image:
     version_detail: str
     description: str
     files: tuple[ImageFile, ...]
+    minversion: int = 0
+    phased_percentage: int = 100
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,8 @@ def _image(values: dict[str, object], where: str) -> Image:
         text(values, "version_detail", where, default=""),
         text(values, "description", where, default=""),
         tuple(sorted(files, key=lambda file: (file.order, file.name))),
+        integer(values, "minversion", where, high=VERSION_LIMIT, default=0) if kind == "full" else 0,
+        _percentage(values, where),
     )
 
 
@@ -153,6 +158,14 @@ def _file(values: dict[str, object], where: str) -> ImageFile:
         integer(values, "size", where, high=FILE_LIMIT_BYTES),
         integer(values, "order", where, high=_ORDER_LIMIT, default=0),
     )
+
+
+def _percentage(values: dict[str, object], where: str) -> int:
+    """A string is taken for its number, as the original client does (system-image §2.3)."""
+    found = values.get("phased-percentage")
+    number = int(found) if isinstance(found, str) and found.isdecimal() and len(found) <= len("100") else found
+    named: dict[str, object] = {} if number is None else {"phased-percentage": number}
+    return integer(named, "phased-percentage", where, high=100, default=100)
 
 
 def _optional_text(values: dict[str, object], key: str, where: str) -> str | None:
