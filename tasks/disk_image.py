@@ -52,7 +52,7 @@ def assemble_candidate(
             work_folder=work,
             on_step=lambda step: story.info(f"  {step}"),
         )
-        return disk_image.store_image(made, store=store, signer=site.signer(), run=run, work_folder=work)
+        return disk_image.store_image(made, store=store, signer=site.signer(), run=site.run(tools), work_folder=work)
 
 
 def candidate_session(candidate: Candidate, store: Store) -> Session:
