@@ -38,9 +38,14 @@ def make_server(store: Store, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *words: object) -> None:  # noqa: A002
             logs.story.info(f"{self.address_string()} {format % words}")
 
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
-    return server
+    return _Server((host, port), Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each connection, and room for a crowd that arrives at once."""
+
+    daemon_threads = True
+    request_queue_size = 256
 
 
 def _answer(handler: BaseHTTPRequestHandler, store: Store) -> None:
@@ -51,7 +56,7 @@ def _answer(handler: BaseHTTPRequestHandler, store: Store) -> None:
     found = store.head(key)
     if found is None:
         handler.send_error(404)
-    elif _etag(found) in handler.headers.get("If-None-Match", ""):
+    elif _is_held(found, handler.headers.get("If-None-Match", "")):
         handler.send_response(304)
         handler.end_headers()
     else:
@@ -97,6 +102,12 @@ def _send_object(handler: BaseHTTPRequestHandler, found: ObjectInfo, store: Stor
     if handler.command != "HEAD":
         with store.open(found.key, start=start, stop=stop) as source:
             shutil.copyfileobj(source, handler.wfile)
+
+
+def _is_held(found: ObjectInfo, if_none_match: str) -> bool:
+    """Whether the client has it (RFC 9110 §13.1.2: `*`, or a list of tags that are compared weakly)."""
+    held = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return _etag(found) in held or held == ["*"]
 
 
 def _etag(found: ObjectInfo) -> str:

@@ -44,6 +44,7 @@ _PAUSES_S = (0.2, 1.0, 4.0)
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _ABSENT = {"NoSuchKey", "NotFound", "404"}
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "ExpiredToken", "InvalidToken"}
+_SKEWED = {"RequestTimeTooSkewed", "RequestExpired"}
 _PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "BadDigest", "500", "502", "503"}
 
 log = structlog.get_logger("coreimage.storage")
@@ -278,10 +279,20 @@ def _explained(error: ClientError, where: str, *, conditional: bool) -> Coreimag
     if {code, status} & _ABSENT:
         return NotFoundError("it is not in the store", where=where)
     if {code, status} & _REFUSED:
-        return HostError(f"the object storage refused us ({code})", where=where, resolution=_CREDENTIALS)
+        return _refusal(code, where)
     if {code, status} & _PASSING:
         return InfrastructureError(f"the object storage failed ({code})", where=where, resolution="run again")
     return HostError(f"the object storage said: {error}", where=where)
+
+
+def _refusal(code: str, where: str) -> HostError:
+    if code in _SKEWED:
+        return HostError(
+            "this machine's clock is off: the object storage refuses requests signed minutes ago or ahead",
+            where=where,
+            resolution="set the clock, e.g. `sudo timedatectl set-ntp true`, and run again",
+        )
+    return HostError(f"the object storage refused us ({code})", where=where, resolution=_CREDENTIALS)
 
 
 def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:

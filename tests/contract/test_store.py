@@ -377,6 +377,16 @@ def test_a_put_to_a_missing_bucket_is_said_so(bucket: str, tmp_path: Path) -> No
             action()
 
 
+def test_a_clock_that_is_off_is_said_so(bucket: str) -> None:
+    """Answered here, as AWS does: SeaweedFS looks at the signature only."""
+    store = S3Store(bucket, uuid.uuid4().hex)
+    for client in (store._client, store._once):
+        client.meta.events.register("before-send.s3", answer(403, "RequestTimeTooSkewed"))
+    for action in (lambda: put(store, "k"), lambda: list(store.list()), lambda: read(store, "k")):
+        with pytest.raises(HostError, match="clock is off"):
+            action()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,35 @@ def test_a_range_while_the_object_is_the_same(url: str) -> None:
     beyond = requests.get(f"{url}/channels.json", headers={"Range": f"bytes={len(CONTENT)}-"}, timeout=9)
     assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(CONTENT)}")
     assert requests.get(f"{url}/channels.json", headers={"If-None-Match": etag}, timeout=9).status_code == 304
+
+
+@pytest.mark.parametrize("form", ["{0}", "W/{0}", '"other", {0}', "*"])
+def test_what_the_client_has_is_not_sent_again(url: str, form: str) -> None:
+    etag = requests.head(f"{url}/channels.json", timeout=9).headers["ETag"]
+    for method in ("GET", "HEAD"):
+        answer = requests.request(
+            method, f"{url}/channels.json", headers={"If-None-Match": form.format(etag)}, timeout=9
+        )
+        assert (answer.status_code, answer.content) == (304, b"")
+    other = {"If-None-Match": f'"x{etag[1:]}'}
+    assert requests.get(f"{url}/channels.json", headers=other, timeout=9).status_code == 200
+
+
+def test_two_hundred_downloads_at_once(url: str) -> None:
+    """All have their connection before any of them reads; every other one asks for a part."""
+    crowd = 200
+    gate = threading.Barrier(crowd)
+
+    def download(number: int) -> bool:
+        start = number * 1000 if number % 2 else 0
+        with requests.get(
+            f"{url}/channels.json", headers={"Range": f"bytes={start}-"} if start else {}, stream=True, timeout=120
+        ) as answer:
+            gate.wait(timeout=120)
+            return answer.status_code == (206 if start else 200) and answer.content == CONTENT[start:]
+
+    with ThreadPoolExecutor(crowd) as pool:
+        assert list(pool.map(download, range(crowd))) == [True] * crowd
 
 
 def test_pages_lead_everywhere(url: str) -> None:
