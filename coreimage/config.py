@@ -130,6 +130,15 @@ class RetentionConfig(Value):
     schedule: ScheduleConfig = ScheduleConfig(cron="41 4 * * *")
 
 
+class ArchitectureConfig(Value):
+    """How much one architecture matters to a channel."""
+
+    required: bool = True
+    """Whether a run fails with it; if not, the others go on, and its files are those of the last build that had it."""
+    deadline_minutes: float = Field(default=360, gt=0)
+    """So long a run may work for it, from choosing packages to releasing; then it has failed."""
+
+
 class ChannelConfig(Value):
     series: str
     devices: tuple[Word, ...] = Field(min_length=1)
@@ -137,6 +146,8 @@ class ChannelConfig(Value):
     description: str = ""
     boot_test: tuple[Firmware, ...] = ("bios", "uefi")
     """Firmwares under which a candidate must boot before it is released; empty: no gate."""
+    architectures: dict[Architecture, ArchitectureConfig] = Field(default_factory=dict)
+    """What holds for an architecture of the channel's devices, where it is not the default."""
     compression: Literal["fast", "small"] = "fast"
     schedule: ScheduleConfig | None = None
     """When the channel is built by itself; without, only when asked."""
@@ -217,6 +228,13 @@ class ProjectConfig(Value):
             _Reference(("channels", name, "promotion", "source"), channel.promotion.source, list(self.channels))
             for name, channel in self.channels.items()
             if channel.promotion and channel.promotion.source not in self.channels
+        ]
+        problems += [
+            _Reference(("channels", name, "architectures"), architecture, sorted(known))
+            for name, channel in self.channels.items()
+            for known in ({self.devices[device].architecture for device in channel.devices if device in self.devices},)
+            for architecture in channel.architectures
+            if architecture not in known
         ]
         if problems:
             raise _BadReferences(problems)
@@ -325,6 +343,7 @@ def _child(node: yaml.Node | None, part: str) -> tuple[int, yaml.Node] | None:
 
 _TABLES: dict[str, type[BaseModel]] = {"series": SeriesConfig, "devices": DeviceConfig, "channels": ChannelConfig}
 _PARTS: dict[str, type[BaseModel]] = {
+    "architectures": ArchitectureConfig,
     "schedule": ScheduleConfig,
     "promotion": PromotionConfig,
     "retention": RetentionConfig,

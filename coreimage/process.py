@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import IO, Protocol
 
 import structlog
 
-from coreimage.errors import HostError, InfrastructureError, ProcessError
+from coreimage.errors import CoreimageError, HostError, InfrastructureError, ProcessError
 
 log = structlog.get_logger("coreimage.process")
 
@@ -134,6 +135,8 @@ def run(
         if timer:
             timer.cancel()
     command = tuple(str(word) for word in argv)
+    if status not in accept and (family := _FAMILY.get()):
+        family.check()
     if expired.is_set():
         raise InfrastructureError(
             f"{command[0]} took longer than {timeout_s:.0f} s and was ended", resolution=resolution
@@ -192,6 +195,49 @@ class Child:
             return
 
 
+class Family:
+    """Children that are ended together, whichever threads start them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._children: set[Child] = set()
+        self._reason: CoreimageError | None = None
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Children started in the block, also in contexts copied from it, are of this family."""
+        token = _FAMILY.set(self)
+        try:
+            yield
+        finally:
+            _FAMILY.reset(token)
+
+    def end(self, reason: CoreimageError) -> None:
+        """Kills all children. From now on, whoever runs or starts one gets `reason` raised."""
+        with self._lock:
+            self._reason = self._reason or reason
+            children = list(self._children)
+        for child in children:
+            child.end(grace_s=0)
+
+    def check(self) -> None:
+        if self._reason:
+            raise self._reason
+
+    def add(self, child: Child) -> None:
+        with self._lock:
+            self._children.add(child)
+        if self._reason:
+            child.end(grace_s=0)
+
+    def remove(self, child: Child) -> None:
+        with self._lock:
+            self._children.discard(child)
+
+
+_FAMILY: ContextVar[Family | None] = ContextVar("family", default=None)
+
+
 @contextmanager
 def spawn(
     argv: Sequence[str | Path],
@@ -209,6 +255,8 @@ def spawn(
     variables = environment(env, tree)
     _check_installed(command[0], variables["PATH"], cwd)
     _check_installed(str(argv[0]), variables["PATH"], cwd, tree)
+    family = _FAMILY.get() or Family()
+    family.check()
     log.debug("start", argv=" ".join(str(word) for word in argv))
     try:
         popen = subprocess.Popen(
@@ -224,10 +272,12 @@ def spawn(
         raise HostError(f"{argv[0]} cannot be started: {error.strerror}", where=str(cwd or "")) from error
     child = Child(popen)
     try:
+        family.add(child)
         if isinstance(stdin, bytes):
             threading.Thread(target=_feed, args=(popen, stdin), daemon=True).start()
         yield child
     finally:
+        family.remove(child)
         child.end()
         for pipe in (popen.stdout, popen.stderr):
             if pipe:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from functools import cached_property
+from collections.abc import Collection, Sequence
+from functools import cached_property, partial
+from typing import TypeAlias
 
 import structlog
 from prefect import flow
 
 from coreimage import disk_image, logs, rootfs
-from coreimage.config import ChannelConfig, Project
+from coreimage.config import ArchitectureConfig, ChannelConfig, Project
 from coreimage.errors import BootError, NotFoundError
 from coreimage.logs import story
 from coreimage.model import (
+    FIRMWARES,
     Architecture,
     ArchiveRelease,
     ArtifactRef,
@@ -21,6 +24,7 @@ from coreimage.model import (
     Candidate,
     DeviceBuild,
     DiskImage,
+    Firmware,
     PackageLock,
     PublishedBuild,
     RootfsBuild,
@@ -31,9 +35,10 @@ from coreimage.publication import BuildContent
 from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec, Spec
 from coreimage.storage import require_format
 from flows.elsewhere import SPREAD, Spread
+from flows.lanes import Lane, side_by_side
 from flows.progress import name_run, run_name
 from flows.report import changed_packages, lock_changes, news, show_failed_boot, show_result, why
-from flows.result import BuildResult, DeviceResult
+from flows.result import ArchitectureResult, BuildResult, DeviceResult
 from flows.steps import Planned, Steps, Taking, step
 from flows.story import duration, packages
 from tasks import boot_test, publication, system_image
@@ -42,6 +47,9 @@ from tasks import rootfs as chroots
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
 
 log = structlog.get_logger("coreimage.build")
+
+Parts: TypeAlias = tuple[RootfsBuild, tuple[DeviceBuild, ...]]
+"""What is built for one architecture."""
 
 
 @flow(name="build-channel", flow_run_name="{channel}", persist_result=True, result_serializer="json")
@@ -94,17 +102,61 @@ class Build:
         start_s = time.monotonic()
         log.info("building", channel=self.channel, devices=",".join(self.devices), store=self.store.url)
         story.info(f"Building {self.channel} for {', '.join(self.devices)}")
-        published = self.steps.take("Publishing the build", publication.publish_build, self.content(), site=self.site)
+        lanes = self.lanes()
+        self.prepare()
+        parts = side_by_side({lane: partial(self.parts, lane.architecture) for lane in lanes})
+        require_some(lanes, parts)
+        published = self.published(lanes, tuple(parts.values()))
         name_run(run_name(self.channel, self.devices, published.build_id))
         self.steps.take("", system_image.publish_keyrings, site=self.site)
-        devices = self.released(published)
-        self.mark_good(published, devices)
-        result = BuildResult(channel=self.channel, published=published, devices=devices, steps=self.steps.taken)
+        finished = side_by_side({lane: partial(self.finish, lane.architecture, published) for lane in parts})
+        require_some(lanes, finished)
+        result = self.result(published, lanes, tuple(finished.values()))
         show_result(result, self.changes, web=self.project.config.web, store=self.store)
         self.steps.finish(news(result))
-        log.info(why(result), channel=self.channel, versions=",".join(str(d.release.version) for d in devices))
+        log.info(why(result), channel=self.channel, versions=",".join(str(d.release.version) for d in result.devices))
         story.info(f"{news(result)} ({duration(time.monotonic() - start_s)})")
         return result
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """One per architecture of the run."""
+        wanted = {name: self.config.architectures.get(name, ArchitectureConfig()) for name in self.architectures}
+        return tuple(
+            Lane(name, config.deadline_minutes * 60, required=config.required) for name, config in wanted.items()
+        )
+
+    def prepare(self) -> None:
+        """What all architectures share is done once, before they go their own ways."""
+        spec = rootfs.rootfs_spec(self.project, self.channel, self.architectures[0], store=self.store)
+        if not self.site.offline:
+            self.releases(spec)
+        log.debug("tools", tree=self.tools.tree.uri)
+
+    def published(self, lanes: tuple[Lane, ...], parts: tuple[Parts, ...]) -> PublishedBuild:
+        """What could not be built is carried over from the last build that had it."""
+        carry = tuple(lane.architecture for lane in lanes if lane.failure)
+        content = self.content(parts)
+        return self.steps.take("Publishing the build", publication.publish_build, content, carry, site=self.site)
+
+    def result(
+        self, published: PublishedBuild, lanes: tuple[Lane, ...], finished: tuple[tuple[DeviceResult, ...], ...]
+    ) -> BuildResult:
+        found = {result.device: result for results in finished for result in results}
+        worked = any(lane.failure for lane in lanes) or not all(step.cached for step in self.steps.taken)
+        return BuildResult(
+            channel=self.channel,
+            published=published,
+            devices=tuple(found[name] for name in self.devices if name in found),
+            steps=self.steps.taken,
+            architectures=tuple(
+                ArchitectureResult(
+                    architecture=lane.architecture,
+                    log=lane.store_log(self.store) if worked else None,
+                    failure=str(lane.failure) if lane.failure else "",
+                )
+                for lane in lanes
+            ),
+        )
 
     @cached_property
     def tools(self) -> ToolsTree:
@@ -115,21 +167,39 @@ class Build:
         lock = self.lock(spec, pointer, "tools")
         return self.steps.take("Unpacking the tools", chroots.build_tools, lock, site=self.site)
 
-    def content(self) -> BuildContent:
+    @property
+    def architectures(self) -> tuple[Architecture, ...]:
+        return architectures(self.project, self.devices)
+
+    def devices_of(self, architecture: Architecture) -> tuple[str, ...]:
+        known = self.project.config.devices
+        return tuple(name for name in self.devices if known[name].architecture == architecture)
+
+    def parts(self, architecture: Architecture) -> Parts:
+        """The rootfs and the device parts of one architecture."""
+        built = self.rootfs(architecture)
+        devices = [self.device_part(device) for device in self.devices_of(architecture)]
+        self.steps.ahead(built, *devices)
+        return self.steps.do(built), tuple(self.steps.do(planned) for planned in devices)
+
+    def content(self, parts: Sequence[Parts]) -> BuildContent:
         """Every rootfs and device part that the channel's dated build publishes."""
         series = self.project.config.series[self.config.series]
-        rootfs = [self.rootfs(architecture) for architecture in architectures(self.project, self.devices)]
-        devices = [self.device_part(device) for device in self.devices]
-        self.steps.ahead(*rootfs, *devices)
         return BuildContent(
             project=self.project.config.project,
             series=self.config.series,
             codename=series.codename,
             product=series.product,
             image_type=self.config.image_type,
-            rootfs=tuple(self.steps.do(planned) for planned in rootfs),
-            devices=tuple(self.steps.do(planned) for planned in devices),
+            rootfs=tuple(built for built, _ in parts),
+            devices=tuple(device for _, devices in parts for device in devices),
         )
+
+    def finish(self, architecture: Architecture, published: PublishedBuild) -> tuple[DeviceResult, ...]:
+        """Releases the devices of one architecture; only then its build is good."""
+        devices = self.released(published, self.devices_of(architecture))
+        self.mark_good(published, architecture, devices)
+        return devices
 
     def rootfs(self, architecture: Architecture) -> Planned[RootfsBuild]:
         spec = rootfs.rootfs_spec(self.project, self.channel, architecture, store=self.store)
@@ -179,14 +249,13 @@ class Build:
             )
         return self.probed[spec.archives]
 
-    def released(self, published: PublishedBuild) -> tuple[DeviceResult, ...]:
+    def released(self, published: PublishedBuild, devices: Sequence[str]) -> tuple[DeviceResult, ...]:
         """Candidates, images, boots; and a channel moves only to what booted."""
-        candidates = [self.candidate(device, published) for device in self.devices]
+        candidates = [self.candidate(device, published) for device in devices]
         planned = [self.image(candidate) for candidate in candidates]
         self.steps.ahead(*planned)
         images = [self.steps.do(image) for image in planned]
-        if self.config.boot_test:
-            self.steps.ahead(*(self.boot(image) for image in images))
+        self.steps.ahead(*(self.boot(image) for image in images if self.firmwares(image)))
         return tuple(self.release(candidate, image) for candidate, image in zip(candidates, images, strict=True))
 
     def release(self, candidate: Candidate, image: DiskImage) -> DeviceResult:
@@ -219,7 +288,7 @@ class Build:
         self.steps.take("", images.publish_gadget, gadget, site=self.site)
 
     def boots(self, image: DiskImage) -> tuple[BootReport, ...]:
-        if not self.config.boot_test:
+        if not self.firmwares(image):
             return ()
         try:
             reports = self.steps.do(self.boot(image))
@@ -229,16 +298,27 @@ class Build:
         return tuple(reports)
 
     def boot(self, image: DiskImage) -> Planned[tuple[BootReport, ...]]:
-        title = f"Booting it with {' and '.join(firmware.upper() for firmware in self.config.boot_test)}"
-        return step(title, boot_test.boot_test, image, self.config.boot_test, site=self.site)
+        firmwares = self.firmwares(image)
+        title = f"Booting {image.device} with {' and '.join(firmware.upper() for firmware in firmwares)}"
+        return step(title, boot_test.boot_test, image, firmwares, site=self.site)
 
-    def mark_good(self, published: PublishedBuild, devices: tuple[DeviceResult, ...]) -> None:
-        for architecture in architectures(self.project, self.devices):
-            evidence = tuple(
-                report for device in devices if device.image.architecture == architecture for report in device.boots
-            )
-            title = f"Marking build {published.build_id} good for {architecture}"
-            self.steps.take(title, publication.mark_good, published, architecture, evidence, site=self.site)
+    def firmwares(self, image: DiskImage) -> tuple[Firmware, ...]:
+        """Those of the gate that a machine of the image's architecture has."""
+        return tuple(name for name in self.config.boot_test if name in FIRMWARES[image.architecture])
+
+    def mark_good(
+        self, published: PublishedBuild, architecture: Architecture, devices: tuple[DeviceResult, ...]
+    ) -> None:
+        evidence = tuple(report for device in devices for report in device.boots)
+        title = f"Marking build {published.build_id} good for {architecture}"
+        self.steps.take(title, publication.mark_good, published, architecture, evidence, site=self.site)
+
+
+def require_some(lanes: Sequence[Lane], succeeded: Collection[Lane]) -> None:
+    """Raises the failure of an architecture when none is left."""
+    failures = [lane.failure for lane in lanes if lane.failure]
+    if failures and not succeeded:
+        raise failures[0]
 
 
 def taking(expected: int, *, refresh: bool) -> Taking:

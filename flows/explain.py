@@ -80,8 +80,11 @@ class Foreseen(Build):
         self.steps.do(plan(what))
 
     def follow(self) -> None:
-        published = self.steps.take("", publication.publish_build, self.content(), site=self.site)
-        self.mark_good(published, self.released(published))
+        names = architectures(self.project, self.devices)
+        content = self.content([self.parts(name) for name in names])
+        published = self.steps.take("", publication.publish_build, content, site=self.site)
+        for name in names:
+            self.finish(name, published)
 
     def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
         """The next build's business."""

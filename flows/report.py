@@ -18,7 +18,7 @@ from coreimage.logs import decimal_size
 from coreimage.model import BootReport, PackageLock
 from coreimage.rootfs.lock_diff import lock_diff
 from coreimage.storage import Store, read_blob
-from flows.result import BuildResult, DeviceResult
+from flows.result import ArchitectureResult, BuildResult, DeviceResult
 from flows.story import duration
 
 _SERIAL_LINES = 12
@@ -93,15 +93,17 @@ def why(result: BuildResult) -> str:
 
 def news(result: BuildResult) -> str:
     """How the run ends, for whoever waits for it."""
+    failed = "".join(f"; {lane.architecture} failed and is as it was" for lane in result.failed)
     if result.unchanged:
-        return "Nothing has changed, nothing was built"
+        return f"Nothing has changed, nothing was built{failed}"
     released = ", ".join(f"{device.device} version {device.release.version}" for device in result.devices)
-    return f"Released {result.channel}: {released}, build {result.published.build_id}"
+    return f"Released {result.channel}: {released}, build {result.published.build_id}{failed}"
 
 
 def markdown_of(result: BuildResult, changes: dict[str, tuple[str, ...]]) -> str:
     """`changes` maps a product or device to its package changes, one line each."""
     parts = [f"# {result.channel}\n\nBuild `{result.published.build_id}`: {why(result)}."]
+    parts += [_failure(lane) for lane in result.failed]
     parts += [_device(device) for device in result.devices]
     parts += [_packages(part, lines) for part, lines in changes.items()]
     steps = [(step.name, "cached" if step.cached else "done", duration(step.duration_s)) for step in result.steps]
@@ -112,6 +114,11 @@ def markdown_of(result: BuildResult, changes: dict[str, tuple[str, ...]]) -> str
     ]
     parts.append(f"## Published files\n\n{_table(('name', 'size', 'sha256'), files)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _failure(lane: ArchitectureResult) -> str:
+    where = f"Its log: `{lane.log.uri}`\n\n" if lane.log else ""
+    return f"## {lane.architecture} failed\n\n{where}```\n{readable(lane.failure)}\n```"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coreimage.model import BootReport, Candidate, DiskImage, PublishedBuild, Release, Value
+from coreimage.model import Architecture, ArtifactRef, BootReport, Candidate, DiskImage, PublishedBuild, Release, Value
 
 
 class Step(Value):
@@ -23,13 +23,28 @@ class DeviceResult(Value):
     release: Release
 
 
+class ArchitectureResult(Value):
+    """How one architecture of a run went: why it failed, if it did, and its own log, unless nothing was to be done."""
+
+    architecture: Architecture
+    log: ArtifactRef | None = None
+    failure: str = ""
+
+
 class BuildResult(Value):
-    """`devices` is in the order of the channel; `steps` in the order they were taken."""
+    """`devices` is in the order of the channel, those of failed architectures left out; `steps` in the order they were
+    taken, `architectures` sorted."""
 
     channel: str
     published: PublishedBuild
     devices: tuple[DeviceResult, ...]
     steps: tuple[Step, ...]
+    architectures: tuple[ArchitectureResult, ...] = ()
+
+    @property
+    def failed(self) -> tuple[ArchitectureResult, ...]:
+        """Those that were not required and were not built, or not released."""
+        return tuple(result for result in self.architectures if result.failure)
 
     @property
     def unchanged(self) -> bool:

@@ -11,9 +11,12 @@ from tasks.caching import artifact_task
 from tasks.site import Site
 
 
-@artifact_task()
-def publish_build(content: BuildContent, *, site: Site) -> PublishedBuild:
-    return publication.publish_build(content, store=site.store(), signer=site.signer(), now=datetime.now(UTC))
+@artifact_task(exclude=["carry"])
+def publish_build(content: BuildContent, carry: tuple[Architecture, ...] = (), *, site: Site) -> PublishedBuild:
+    """`carry` is no part of a build's identity, so it is no input."""
+    return publication.publish_build(
+        content, carry=carry, store=site.store(), signer=site.signer(), now=datetime.now(UTC)
+    )
 
 
 @artifact_task()

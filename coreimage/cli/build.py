@@ -15,7 +15,7 @@ from coreimage.errors import UsageError
 
 if TYPE_CHECKING:
     from coreimage.model import BootReport
-    from flows.result import BuildResult
+    from flows.result import ArchitectureResult, BuildResult
 
 
 @click.command()
@@ -145,8 +145,17 @@ def build_document(result: BuildResult) -> dict[str, Any]:
         "channel": result.channel,
         "build_id": result.published.build_id,
         "unchanged": result.unchanged,
+        "architectures": [_architecture_document(found) for found in result.architectures],
         "devices": devices,
         "steps": [step.model_dump() for step in result.steps],
+    }
+
+
+def _architecture_document(result: ArchitectureResult) -> dict[str, str]:
+    return {
+        "architecture": result.architecture,
+        "log": result.log.uri if result.log else "",
+        "failure": result.failure,
     }
 
 
