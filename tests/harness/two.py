@@ -12,9 +12,13 @@ from pathlib import Path
 
 from debian.deb822 import Deb822
 
+from coreimage.config import load_project
+from coreimage.model import Architecture, RootfsBuild
 from coreimage.process import run
+from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
 from coreimage.rootfs.sources import host_sources, mirror_for
 from coreimage.rootfs.spec import DEVICE_PACKAGES
+from coreimage.storage import open_store
 from tests.boot.synthetic import initrd
 from tests.harness.archive import LocalArchive, TestKey, fetch
 from tests.harness.ordinary_user import ROOT_DIR
@@ -70,6 +74,14 @@ def two_project(folder: Path, archive: LocalArchive) -> Path:
     project = folder / "project.yaml"
     project.write_text(text.replace("@ARCHIVE@", archive.uri).replace("@ROOT@", str(ROOT_DIR)))
     return project
+
+
+def build_two(project: Path, store_url: str, architecture: Architecture) -> RootfsBuild:
+    store = open_store(store_url)
+    spec = rootfs_spec(load_project(project), "two/1/edge", architecture, store=store)
+    releases = probe_archives(spec.archives, store=store, fetch=fetch, run=run)
+    lock = plan_packages(spec, releases, None, tools={}, store=store, fetch=fetch, run=run)
+    return build_rootfs(spec, lock, store=store, fetch=fetch, run=run)
 
 
 def _add_system(archive: LocalArchive, architecture: str, work: Path) -> None:
