@@ -41,7 +41,8 @@ def test_the_name_depends_on_the_content_alone(tmp_path: Path) -> None:
 
 def test_changed_bytes_in_the_store_are_refused(tmp_path: Path) -> None:
     text = (EXAMPLE.parents[2] / "deployments/debian-core.yaml").read_text()
-    (tmp_path / "gadgets/generic_amd64").mkdir(parents=True)
+    for device in ("generic_amd64", "generic_arm64"):
+        (tmp_path / "gadgets" / device).mkdir(parents=True)
     (tmp_path / "project.yaml").write_text(text)
     store = open_store(str(tmp_path / "store"))
     name = project_name(tmp_path / "project.yaml")
