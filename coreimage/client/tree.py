@@ -1,7 +1,7 @@
 """What a file tree is, down to the last attribute: entries, and one digest of all of them.
 
-Names are bytes, as on disk: relative, `/`-separated, without `.` and `..`. A file with several names is a `file` under the
-first of them (in byte order), and a `link` to that one under the others.
+Names are bytes, as on disk: relative, `/`-separated, without `.` and `..`. A file with several names is a `file` under
+the first of them (in byte order), and a `link` to that one under the others.
 """
 
 from __future__ import annotations

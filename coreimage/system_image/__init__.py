@@ -16,6 +16,7 @@ from coreimage.system_image.channels import (
 )
 from coreimage.system_image.cleanup import Expired, Orphan, collect_orphans, expire_versions, orphans
 from coreimage.system_image.customise import customise_rootfs
+from coreimage.system_image.deltas import with_deltas
 from coreimage.system_image.expiry import ending_keyrings
 from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
 from coreimage.system_image.importer import import_build
@@ -77,4 +78,5 @@ __all__ = [
     "verify_tree",
     "verify_web",
     "version_tarball",
+    "with_deltas",
 ]

@@ -19,6 +19,7 @@ VERSION_LIMIT = 65535
 PHASE = "phased-percentage"
 
 Document = dict[str, Any]
+MINVERSION = "minversion"
 
 
 def json_bytes(document: Document) -> bytes:
@@ -77,18 +78,34 @@ def file_entry(artifact: ArtifactRef, order: int) -> Document:
     }
 
 
-def index_with(images: Sequence[Document], image: Document, channel: str, device: str, at: str) -> Document:
-    """The index of `images` and then `image`, newest last, bound to its channel and device."""
-    return index_of([*images, image], channel, device, at)
+def index_with(images: Sequence[Document], entries: Sequence[Document], channel: str, device: str, at: str) -> Document:
+    """The index of `images` and then `entries` (a full image and its deltas), bound to its channel and device."""
+    return index_of([*images, *entries], channel, device, at)
 
 
 def index_of(images: Sequence[Document], channel: str, device: str, at: str, *, target: str = "") -> Document:
     """An index bound to its channel and device, and to the `target` of an alias. Only the newest version may be phased
     (system-image §2.3)."""
     newest = newest_version(images)
-    kept = [image if image["version"] == newest else without(image, PHASE) for image in images]
+    kept = [image if image["version"] == newest else without(image, PHASE) for image in _never_full_then_delta(images)]
     about = {"generated_at": at, "channel": channel, "device": device}
     return {"global": {**about, **({"channel_target": target} if target else {})}, "images": kept}
+
+
+def _never_full_then_delta(images: Sequence[Document]) -> list[Document]:
+    """The appliers of 2015 ignore what a delta removes when a full image comes before it in one update (system-image
+    §2.5). So a full image that a delta starts from is closed to devices that do not have it already (§3.3)."""
+    bases = {image["base"] for image in images if image["type"] == "delta"}
+    opened = [without(image, MINVERSION) if image["type"] == "full" else image for image in images]
+    return [
+        {**image, MINVERSION: image["version"]} if image["type"] == "full" and image["version"] in bases else image
+        for image in opened
+    ]
+
+
+def same_image(one: Document, other: Document) -> bool:
+    """Whether two entries are one publication: phasing, and who may use a full image, change with time."""
+    return all(one.get(key) == other.get(key) for key in {*one, *other} - {PHASE, MINVERSION})
 
 
 def without(image: Document, key: str) -> Document:

@@ -17,7 +17,16 @@ from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import Role, Signer, verify_detached
 from coreimage.storage import Store, read_blob
-from coreimage.system_image.documents import Document, generated_at, image_entry, index_with, json_bytes, newest_version
+from coreimage.system_image.deltas import with_deltas
+from coreimage.system_image.documents import (
+    Document,
+    fulls,
+    generated_at,
+    image_entry,
+    index_with,
+    json_bytes,
+    newest_version,
+)
 from coreimage.system_image.edits import require_writable
 from coreimage.system_image.payload import IMPORTER_VERSION, Compression, Kind, payload
 from coreimage.system_image.tree import put_candidate_channels, put_index, read_channels, read_images
@@ -38,9 +47,12 @@ def import_build(
     now: Callable[[], datetime],
     description: str = "",
     compression: Compression = "fast",
+    delta_bases: int = 1,
     server: Server = Server(),  # noqa: B008
 ) -> Candidate:
-    """Makes the candidate. The same inputs give the same one, however often a run is killed in between.
+    """Makes the candidate, with deltas from the `delta_bases` newest versions of the channel.
+
+    The same inputs give the same one, however often a run is killed in between.
 
     Raises VerificationError when the build's checksums are not signed by cdimage or do not list what it holds,
     NotFoundError when it lacks a file for `device`, ConflictError when the version numbers are used up.
@@ -68,7 +80,11 @@ def import_build(
         payloads = [payload.result() for payload in made]
     version = put_version(place, reserved, server, epoch(published.build_id))
     files = tuple(_named(ref) for ref in (*payloads, version))
-    candidate = _put_documents(place, reserved, images, image_entry(reserved["version"], detail, description, files))
+    before = [image for image in images if image["version"] < reserved["version"]]
+    entry = image_entry(reserved["version"], detail, description, files)
+    bases = fulls(before)[-delta_bases:] if delta_bases else []
+    entries = with_deltas(entry, bases, store=store, signer=signer, run=run)
+    candidate = _put_documents(place, reserved, before, entries)
     log.info("candidate made", channel=channel, device=device, version=reserved["version"], build=published.build_id)
     return Candidate(
         channel=channel,
@@ -139,11 +155,10 @@ def _identity(published: PublishedBuild, rootfs: PublishedFile, raw_device: Publ
 
 
 def _put_documents(
-    place: Place, reserved: Document, images: list[Document], entry: Document
+    place: Place, reserved: Document, before: Sequence[Document], entries: Sequence[Document]
 ) -> tuple[ArtifactRef, ArtifactRef]:
     """The candidate's index, and the channels document that names nothing else."""
-    before = [image for image in images if image["version"] < reserved["version"]]
-    document = index_with(before, entry, place.channel, place.device, reserved["generated_at"])
+    document = index_with(before, entries, place.channel, place.device, reserved["generated_at"])
     index = put_index(place.channel, place.device, document, store=place.store, signer=place.signer)
     channels = put_candidate_channels(
         place.channel, place.device, reserved["version"], index, store=place.store, signer=place.signer

@@ -22,6 +22,10 @@ def pool(prefix: str, sha256: str) -> str:
     return f"/pool/{prefix}-{sha256}.tar.xz"
 
 
+def delta(prefix: str, sha256: str) -> str:
+    return f"/pool/{prefix}-{sha256}.delta.tar.xz"
+
+
 def keyring(kind: str) -> str:
     return f"/gpg/{kind}.tar.xz"
 

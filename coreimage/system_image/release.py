@@ -14,7 +14,14 @@ from coreimage.signing import Signer
 from coreimage.storage import Store, read_blob
 from coreimage.system_image import layout
 from coreimage.system_image.channels import change_channels
-from coreimage.system_image.documents import PHASE, Document, channels_with, generated_at, index_with, without
+from coreimage.system_image.documents import (
+    Document,
+    channels_with,
+    fulls,
+    generated_at,
+    index_with,
+    same_image,
+)
 from coreimage.system_image.edits import require_writable
 from coreimage.system_image.tree import Channels, put_index, read_images
 from coreimage.system_image.versions import last_number
@@ -29,19 +36,22 @@ def release_candidate(candidate: Candidate, *, store: Store, signer: Signer, now
     image. Raises ConflictError for a version that is not newer than the channel's newest, UsageError for an alias or
     a redirect, NotFoundError when a file of the candidate is gone.
     """
-    document, image = _candidate_index(candidate, store)
+    document, made = _candidate_index(candidate, store)
     channel, device = candidate.channel, candidate.device
 
     def edit(current: Channels) -> Document:
         require_writable(current.document, channel, device)
         images = read_images(store, current.document, channel, device)
-        if _has(images, image):
+        if any(same_image(each, made[0]) for each in images):
             return current.document
         _require_newer(candidate, last_number(current, images, channel, device))
-        require_files(store, image)
-        wanted = document
-        if images != document["images"][:-1]:
-            wanted = index_with(images, image, channel, device, generated_at(now()))
+        versions = {image["version"] for image in fulls(images)}
+        entries = [entry for entry in made if entry.get("base", 0) in {0, *versions}]
+        for entry in entries:
+            require_files(store, entry)
+        wanted = index_with(images, entries, channel, device, document["global"]["generated_at"])
+        if wanted != document:
+            wanted = index_with(images, entries, channel, device, generated_at(now()))
         index = put_index(channel, device, wanted, store=store, signer=signer)
         return channels_with(current.document, channel, device, index.sha256)
 
@@ -58,22 +68,17 @@ def require_files(store: Store, image: Document) -> None:
                 raise NotFoundError("it is no longer there", where=path, resolution="import the build again")
 
 
-def _has(images: list[Document], image: Document) -> bool:
-    """Phasing may have changed since."""
-    return any(without(each, PHASE) == without(image, PHASE) for each in images)
-
-
-def _candidate_index(candidate: Candidate, store: Store) -> tuple[Document, Document]:
-    """The candidate's index and its image, which is its last."""
+def _candidate_index(candidate: Candidate, store: Store) -> tuple[Document, list[Document]]:
+    """The candidate's index and, from it, its full image and then its deltas."""
     document: Document = json.loads(read_blob(store, candidate.index))
-    image: Document = document["images"][-1]
-    if image["version"] != candidate.version:
+    made = [image for image in document["images"] if image["version"] == candidate.version]
+    if not made or made[0]["type"] != "full" or made != document["images"][-len(made) :]:
         raise VerificationError(
-            f"the candidate's index ends with version {image['version']}, not {candidate.version}",
+            f"the candidate's index does not end with version {candidate.version}",
             where=candidate.index.uri,
             resolution="import the build again",
         )
-    return document, image
+    return document, made
 
 
 def _require_newer(candidate: Candidate, newest: int) -> None:

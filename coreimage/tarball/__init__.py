@@ -1,6 +1,6 @@
 """Deterministic tar, compression, safe unpacking."""
 
-from coreimage.tarball.compression import MAXIMUM, XzFilter, compress_xz, gzip_writer, written_by
+from coreimage.tarball.compression import MAXIMUM, XzFilter, compress_xz, decompress, gzip_writer, written_by
 from coreimage.tarball.reading import Limits, MemberCheck, check_members, extract
 from coreimage.tarball.writing import TarWriter, directory, normalise, regular, symlink
 
@@ -12,6 +12,7 @@ __all__ = [
     "XzFilter",
     "check_members",
     "compress_xz",
+    "decompress",
     "directory",
     "extract",
     "gzip_writer",

@@ -11,12 +11,18 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Literal
 
+from coreimage.errors import ProcessError, VerificationError
 from coreimage.process import Run
 
 MAXIMUM = 9
 _BLOCK_SIZE = "16MiB"
 """Multi-threaded xz cuts its input into blocks: with a fixed size the output is the same for any number of threads."""
 _PIPE_BYTES = 1 << 20
+_DECOMPRESSORS = {
+    b"\xfd7zXZ\0": ("xz", "-dc", "--threads=2"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "-dcq"),
+    b"\x1f\x8b": ("gzip", "-dc"),
+}
 
 
 class XzFilter(Enum):
@@ -82,6 +88,30 @@ def compress_xz(
     try:
         with target.open("wb") as file, written_by(produce) as content:
             run([*argv, *chain], stdin=content, stdout=file)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def decompress(packed: Path, target: Path, *, run: Run) -> Path:
+    """Unpacks an xz, zstd or gzip file, told by its first bytes, with that tool; a plain one is given back as it is.
+
+    Raises VerificationError for a damaged one; `target` is gone again then.
+    """
+    with packed.open("rb") as file:
+        magic = file.read(6)
+    argv = next((argv for start, argv in _DECOMPRESSORS.items() if magic.startswith(start)), None)
+    if argv is None:
+        return packed
+    try:
+        with target.open("wb") as file:
+            run([*argv, str(packed)], stdout=file)
+    except ProcessError as error:
+        target.unlink(missing_ok=True)
+        raise VerificationError(
+            f"is damaged: {' '.join(error.last_lines)}", where=str(packed), resolution="get it again"
+        ) from error
     except BaseException:
         target.unlink(missing_ok=True)
         raise

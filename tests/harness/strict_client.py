@@ -86,6 +86,12 @@ def _check_index(root: Path, index: str, channel: str, device: str, signing: byt
         require(type(image["version"]) is int and 0 <= image["version"] <= 65535, "version")
         require(("base" in image) == (image["type"] == "delta"), "base")
         _check_files(root, image, channel, device, signing)
+    bases = {image["base"] for image in document["images"] if image["type"] == "delta"}
+    for image in document["images"]:
+        closed = image["type"] == "full" and image.get("minversion", 0) >= image["version"]
+        require(
+            image["type"] == "delta" or closed == (image["version"] in bases), "never a full image and then a delta"
+        )
     return [image["version"] for image in document["images"] if image["type"] == "full"]
 
 
@@ -104,9 +110,26 @@ def _check_files(root: Path, image: dict[str, Any], channel: str, device: str, s
     details = dict(part.split("=", 1) for part in image["version_detail"].split(","))
     require(details["version"] == str(image["version"]), "version_detail")
     payloads = [_file(root, f["path"]) for f in sorted(files, key=lambda file: file["order"])]
-    require([path.name.split("-")[0] for path in payloads] == ["ubuntu", "device", "version"], "components in order")
-    _check_rootfs(payloads[0])
-    _check_version_tarball(payloads[2], image, channel, device)
+    kinds, all_kinds = [path.name.split("-")[0] for path in payloads], ["ubuntu", "device", "version"]
+    _check_version_tarball(payloads[-1], image, channel, device)
+    if image["type"] == "full":
+        require(kinds == all_kinds, "components in order")
+        _check_rootfs(payloads[0])
+    else:
+        require(kinds == [kind for kind in all_kinds if kind in kinds] and kinds[-1] == "version", "some, in order")
+        for path in payloads[:-1]:
+            _check_delta(path)
+
+
+def _check_delta(path: Path) -> None:
+    with tarfile.open(path, "r:xz") as tar:
+        first = tar.next()
+        require(first is not None and first.name == "removed" and first.isreg(), "removed comes first")
+        lines = tar.extractfile(first).read().decode().splitlines()  # type: ignore[arg-type, union-attr]
+        names = [member.name for member in tar]
+    require(lines and all(lines), "removed names something (LP #1437225)")
+    require(not any(line.startswith(("/", "./")) or ".." in line.split("/") for line in lines), "removed stays inside")
+    require(len(set(names)) == len(names), "no duplicates")
 
 
 def _check_rootfs(path: Path) -> None:

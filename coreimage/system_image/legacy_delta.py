@@ -1,0 +1,170 @@
+"""The delta form of 2015 (system-image §2.5, §6.2): changed files whole, and `removed` first.
+
+Where the original compares size and time, this compares content; where it looks at each tarball alone, this looks at
+the tree that all of them make, so that a path may move from one to another.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import IO
+
+from coreimage.client.tree import Entry
+from coreimage.system_image.delta_tree import LayeredTree
+
+REMOVED = "removed"
+_AWKWARD = frozenset(b" \t*?[]'\"\\$`")
+"""What the recovery of 2015, a shell script, reads as more than a letter of a name."""
+
+
+class NotExpressibleError(Exception):
+    """`removed` is a list of lines of text: it cannot name every path."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tarball of a delta: what it deletes, then what it brings; both in byte order."""
+
+    removed: tuple[bytes, ...]
+    written: tuple[bytes, ...]
+
+
+def plan(base: LayeredTree, target: LayeredTree, layers: int) -> tuple[Layer, ...]:
+    """What each of the `layers` tarballs of the delta must delete and bring; one that brings nothing is not needed.
+
+    Applied in order they make `target` of `base`: what goes or becomes something else goes first, so that nothing a
+    tarball brought is deleted by a later one. `removed` is never empty, as the updater of 15.04 choked on that
+    (LP #1437225). Raises NotExpressibleError.
+    """
+    written = _written(base, target)
+    leaving = _topmost(_leaving(base, target))
+    first = min((target[name].layer for name in written), default=0)
+    plans = []
+    for layer in range(layers):
+        brought = {name for name in written if target[name].layer == layer}
+        removed = {name for name in brought if name in base and _must_go(name, base, target)}
+        removed |= leaving if layer == first else set()
+        brought |= {
+            parent for name in (*brought, *removed) for parent in _parents(name)[:1] if _is_folder(target, parent)
+        }
+        plans.append(_layer(removed, brought, base, target))
+    return tuple(plans)
+
+
+def _layer(removed: set[bytes], written: set[bytes], base: LayeredTree, target: LayeredTree) -> Layer:
+    for name in removed:
+        if not _is_text(name):
+            raise NotExpressibleError(f"{name!r} cannot be named in a list of lines of text")
+    if not written and not removed:
+        return Layer((), ())
+    return Layer(tuple(sorted(removed)) or (_absent(base, target),), tuple(sorted(written)))
+
+
+def _absent(base: LayeredTree, target: LayeredTree) -> bytes:
+    name = b"system/.nothing"
+    while name in base or name in target:
+        name += b"_"
+    return name
+
+
+def write(layer: Layer, target: LayeredTree, file: IO[bytes]) -> None:
+    """The tarball, uncompressed. The same bytes for the same trees."""
+    newest = max((target[name].entry.mtime for name in layer.written), default=1)
+    content = b"".join(name + b"\n" for name in layer.removed)
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        head = tarfile.TarInfo(REMOVED)
+        head.size, head.mtime = len(content), newest
+        tar.addfile(head, io.BytesIO(content))
+        first_names: dict[int, bytes] = {}
+        for name in layer.written:
+            node = target[name]
+            other = first_names.setdefault(node.inode, name)
+            member = _member(node.entry, link_to=other if other != name else None)
+            tar.addfile(member, target.open(name) if member.isreg() else None)
+
+
+def _written(base: LayeredTree, target: LayeredTree) -> set[bytes]:
+    """Every name whose file differs in anything. Names of one file go together, as links are made anew."""
+    changed = {
+        inode
+        for inode, names in target.groups.items()
+        for name in names
+        if name not in base or base[name].entry != target[name].entry or base.groups[base[name].inode] != names
+    }
+    return {name for inode in changed for name in target.groups[inode]}
+
+
+def _leaving(base: LayeredTree, target: LayeredTree) -> set[bytes]:
+    """Names that are gone, and those that become something else where a folder is on either side."""
+    folders = {parent for name in target.names for parent in _parents(name)}
+    folders |= {name for name in target.names if _is_folder(target, name)}
+    return {
+        name
+        for name in base.names
+        if (_is_folder(base, name) != (name in folders)) or (name not in folders and name not in target)
+    }
+
+
+def _must_go(name: bytes, base: LayeredTree, target: LayeredTree) -> bool:
+    """Files that are replaced are deleted before, as the original does; a folder that stays one is not, nor is a
+    name that a shell would take apart, where writing over it does as well."""
+    old = base[name].entry
+    if old.kind == "folder" or target[name].entry.kind == "folder":
+        return False
+    alone = old.kind == "file" == target[name].entry.kind and len(base.groups[base[name].inode]) == 1
+    return not (alone and _awkward(name))
+
+
+def _topmost(names: Iterable[bytes]) -> set[bytes]:
+    """Deletion is recursive: what is below a deleted folder need not be named (LP #1381134)."""
+    gone = set(names)
+    return {name for name in gone if not gone & set(_parents(name))}
+
+
+def _parents(name: bytes) -> list[bytes]:
+    """Nearest first."""
+    parts = name.split(b"/")
+    return [b"/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+
+
+def _is_folder(tree: LayeredTree, name: bytes) -> bool:
+    node = tree.get(name)
+    return node is not None and node.entry.kind == "folder"
+
+
+def _awkward(name: bytes) -> bool:
+    return bool(_AWKWARD & set(name)) or not _is_text(name)
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        return name.decode("utf-8").isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _member(entry: Entry, *, link_to: bytes | None) -> tarfile.TarInfo:
+    types: dict[str, bytes] = {
+        "file": tarfile.REGTYPE,
+        "folder": tarfile.DIRTYPE,
+        "symlink": tarfile.SYMTYPE,
+        "char": tarfile.CHRTYPE,
+        "block": tarfile.BLKTYPE,
+        "fifo": tarfile.FIFOTYPE,
+    }
+    member = tarfile.TarInfo(_text(entry.name))
+    member.type = types[entry.kind] if link_to is None else tarfile.LNKTYPE
+    member.linkname = _text(entry.target if link_to is None else link_to)
+    member.mode, member.uid, member.gid, member.mtime = entry.mode, entry.uid, entry.gid, entry.mtime
+    member.devmajor, member.devminor = entry.device
+    if link_to is None:
+        member.size = entry.size_bytes
+        member.pax_headers = {key: _text(value) for key, value in entry.records}
+    return member
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

@@ -1,0 +1,190 @@
+"""The delta form of 2015, applied by GNU tar after deleting what `removed` lists, as the appliers of 2015 do."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+
+from coreimage.errors import VerificationError
+from coreimage.system_image.delta_tree import LayeredTree
+from coreimage.system_image.legacy_delta import NotExpressibleError, plan, write
+from tests.harness.random_trees import Member, layers, look, tarball, unpack
+
+FILE, FOLDER, SOFT, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+
+
+def delta(base: Sequence[bytes], target: Sequence[bytes]) -> list[bytes]:
+    with ExitStack() as opened:
+        old, new = (
+            LayeredTree([opened.enter_context(tarfile.open(fileobj=io.BytesIO(tar))) for tar in tars])
+            for tars in (base, target)
+        )
+        return [written(layer, new) for layer in plan(old, new, len(target)) if layer.removed]
+
+
+def written(layer: object, tree: LayeredTree) -> bytes:
+    plain = io.BytesIO()
+    write(layer, tree, plain)  # type: ignore[arg-type]
+    return plain.getvalue()
+
+
+def removed(tar: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+        first = opened.next()
+        assert first is not None
+        assert first.name == "removed"
+        return opened.extractfile(first).read().decode().splitlines()  # type: ignore[union-attr]
+
+
+def files(tar: bytes) -> list[str]:
+    """What it brings, folders aside: those are named again where something in them changes."""
+    with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+        return [member.name for member in opened.getmembers()[1:] if not member.isdir()]
+
+
+def apply(tars: Sequence[bytes], folder: Path) -> None:
+    for tar in tars:
+        for line in removed(tar):
+            path = folder / line
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif os.path.lexists(path):
+                path.unlink()
+        unpack(tar, folder)
+
+
+def same(base: Sequence[bytes], target: Sequence[bytes]) -> list[bytes]:
+    """The delta, which has been applied to `base` and has made `target` of it."""
+    made = delta(base, target)
+    with tempfile.TemporaryDirectory() as work:
+        old, new = Path(work) / "old", Path(work) / "new"
+        for tars, folder in ((base, old), (target, new)):
+            for tar in tars:
+                unpack(tar, folder)
+        apply(made, old)
+        assert look(old) == look(new)
+    return made
+
+
+def tree(*members: tuple[str, bytes, bytes | str] | tuple[str, bytes, bytes | str, int], mode: int = 0o644) -> bytes:
+    """Folders that no member names are added."""
+    made: list[Member] = []
+    named = {member[0] for member in members}
+    parents = {str(parent) for name in named for parent in PurePosixPath(name).parents} - named - {".", "/"}
+    folders = [(name, FOLDER, b"") for name in parents if ".." not in name]
+    for name, kind, value, *time in [*sorted(folders), *members]:
+        member = tarfile.TarInfo(name)
+        member.type, member.mode, member.mtime = kind, 0o755 if kind == FOLDER else mode, time[0] if time else 1000
+        content = value if isinstance(value, bytes) else b""
+        member.size = len(content)
+        member.linkname = value if isinstance(value, str) else ""
+        member.uid, member.gid = os.geteuid(), os.getegid()
+        made.append((member, content))
+    return tarball(made)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(layers(), layers())
+def test_applied_to_the_base_it_makes_the_target(base: list[list[Member]], target: list[list[Member]]) -> None:
+    old, new = [tarball(members) for members in base], [tarball(members) for members in target]
+    try:
+        assert same(old, new) == delta(old, new)
+    except NotExpressibleError:
+        event("not expressible")
+
+
+def test_same_size_and_time_but_other_content() -> None:
+    assert files(same([tree(("system/a", FILE, b"one"))], [tree(("system/a", FILE, b"two"))])[0]) == ["system/a"]
+
+
+def test_retargeted_symbolic_link() -> None:
+    made = same([tree(("system/a", SOFT, "b"))], [tree(("system/a", SOFT, "c"))])
+    assert (removed(made[0]), files(made[0])) == (["system/a"], ["system/a"])
+
+
+def test_unchanged_things_stay_out() -> None:
+    same_things = [("system/a", FILE, b"a"), ("system/b", HARD, "system/a"), ("system/l", SOFT, "a")]
+    made = same([tree(*same_things)], [tree(*same_things, ("system/new", FILE, b"new"))])  # type: ignore[arg-type]
+    assert files(made[0]) == ["system/new"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_path_moves_between_the_tarballs(order: int) -> None:
+    """From the device tarball to the rootfs, the original deletes it."""
+    folder = ("system", FOLDER, b"")
+    having = tree(folder, ("system/f/x", FILE, b"x"), ("system/f/y", FILE, b"y"))
+    lacking = tree(folder, ("system/z", FILE, b"z"))
+    changed = tree(folder, ("system/f/x", FILE, b"X"), ("system/f/y", FILE, b"y"))
+    same([having, lacking][::order], [lacking, changed][::order])
+    assert same([lacking, having][::order], [having, lacking][::order]) == []
+
+
+def test_component_that_disappears() -> None:
+    made = same([tree(("system/a", FILE, b"a")), tree(("assets/k", FILE, b"k"))], [tree(("system/a", FILE, b"a"))])
+    assert removed(made[0]) == ["assets"]
+
+
+def test_folder_becomes_file_and_back() -> None:
+    folder = tree(("system/a", FOLDER, b""), ("system/a/b", FOLDER, b""), ("system/a/b/c", FILE, b"c"))
+    file = tree(("system/a", FILE, b"a"))
+    assert removed(same([folder], [file])[0]) == ["system/a"]
+    same([file], [folder])
+    same([tree(("system/a", SOFT, "b"))], [folder])
+
+
+def test_links_become_files_and_files_links() -> None:
+    linked = tree(("system/a", FILE, b"a"), ("system/b", HARD, "system/a"))
+    apart = tree(("system/a", FILE, b"a"), ("system/b", FILE, b"a"))
+    same([linked], [apart])
+    same([apart], [linked])
+    same([linked], [tree(("system/b", FILE, b"a"), ("system/a", HARD, "system/b"))])
+    same([linked], [tree(("system/a", FILE, b"a"), ("system/b", HARD, "system/a"), mode=0o600)])
+
+
+def test_link_outside_of_system() -> None:
+    same([tree(("assets/a", FILE, b"1"))], [tree(("assets/a", FILE, b"2"), ("assets/b", HARD, "assets/a"))])
+
+
+def test_nothing_to_remove_is_not_an_empty_list() -> None:
+    made = same([tree(("system/a", FILE, b"a"))], [tree(("system/a", FILE, b"a"), ("system/b", FILE, b"b"))])
+    assert removed(made[0]) == ["system/.nothing"]
+
+
+def test_no_change_makes_no_tarball() -> None:
+    assert same([tree(("system/a", FILE, b"a"))], [tree(("system/a", FILE, b"a"))]) == []
+
+
+def test_name_with_a_line_end_is_not_expressible() -> None:
+    with pytest.raises(NotExpressibleError):
+        delta([tree(("system/a\nsystem", FILE, b"a"))], [tree(("system/b", FILE, b"a"))])
+
+
+def test_sparse_members_keep_their_content(tmp_path: Path) -> None:
+    file = tmp_path / "system"
+    with file.open("wb") as written_file:
+        written_file.write(b"start")
+        written_file.seek(1 << 20)
+        written_file.write(b"end")
+    import subprocess  # noqa: PLC0415
+
+    sparse = subprocess.run(
+        ["tar", "-C", str(tmp_path), "--sparse", "--format=gnu", "-cf", "-", "system"], capture_output=True, check=True
+    ).stdout
+    assert len(sparse) < 1 << 18
+    made = same([tree(("system", FILE, b"old"))], [sparse])
+    assert files(made[0]) == ["system"]
+
+
+@pytest.mark.parametrize("name", ["/system/a", "system/../../a", "../a"])
+def test_names_that_leave_the_tree_are_refused(name: str) -> None:
+    with pytest.raises(VerificationError):
+        delta([], [tree((name, FILE, b"a"))])
