@@ -26,7 +26,10 @@ class NotExpressibleError(Exception):
 
 @dataclass(frozen=True)
 class Layer:
-    """One tarball of a delta: what it deletes, then what it brings; both in byte order."""
+    """One tarball of a delta: what it deletes, then what it brings.
+
+    A folder's content follows it at once: GNU tar sets a folder's time when it believes to have left it.
+    """
 
     removed: tuple[bytes, ...]
     written: tuple[bytes, ...]
@@ -60,7 +63,7 @@ def _layer(removed: set[bytes], written: set[bytes], base: LayeredTree, target: 
             raise NotExpressibleError(f"{name!r} cannot be named in a list of lines of text")
     if not written and not removed:
         return Layer((), ())
-    return Layer(tuple(sorted(removed)) or (_absent(base, target),), tuple(sorted(written)))
+    return Layer(tuple(sorted(removed)) or (_absent(base, target),), tuple(sorted(written, key=_path)))
 
 
 def _absent(base: LayeredTree, target: LayeredTree) -> bytes:
@@ -128,6 +131,10 @@ def _parents(name: bytes) -> list[bytes]:
     """Nearest first."""
     parts = name.split(b"/")
     return [b"/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+
+
+def _path(name: bytes) -> list[bytes]:
+    return name.split(b"/")
 
 
 def _is_folder(tree: LayeredTree, name: bytes) -> bool:

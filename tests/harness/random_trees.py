@@ -56,7 +56,7 @@ def trees(draw: st.DrawFn, names: Sequence[bytes] = _NAMES) -> list[Member]:
             found[name] = _any(draw, name, found)
         elif any(not found[parent][0].isdir() for parent in _parents(name)):
             found = {key: value for key, value in found.items() if not _orphan(key, found)}
-    return [found[name] for name in sorted(found)]
+    return [found[name] for name in sorted(found, key=lambda name: name.split(b"/"))]
 
 
 def tarball(members: Sequence[Member]) -> bytes:

@@ -51,7 +51,7 @@ def session(tree: Path, signer: Signer, **options: Any) -> Session:
 
 def read_versions(tree: Path, signer: Signer, **options: Any) -> list[int]:
     with client_errors():
-        return [image.version for image in session(tree, signer, **options).index(CHANNEL, DEVICE).images]
+        return [image.version for image in session(tree, signer, **options).index(CHANNEL, DEVICE).images if image.type == "full"]
 
 
 def download(tree: Path, signer: Signer, folder: Path, **options: Any) -> tuple[Image, tuple[Path, ...]]:

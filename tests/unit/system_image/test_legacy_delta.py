@@ -79,9 +79,10 @@ def tree(*members: tuple[str, bytes, bytes | str] | tuple[str, bytes, bytes | st
     """Folders that no member names are added."""
     made: list[Member] = []
     named = {member[0] for member in members}
-    parents = {str(parent) for name in named for parent in PurePosixPath(name).parents} - named - {".", "/"}
-    folders = [(name, FOLDER, b"") for name in parents if ".." not in name]
-    for name, kind, value, *time in [*sorted(folders), *members]:
+    parents = {str(parent) for name in named for parent in PurePosixPath(name).parents} - {".", "/"}
+    parents |= {member[0] for member in members if member[1] == FOLDER}
+    folders = [(name, FOLDER, b"") for name in sorted(parents) if ".." not in name]
+    for name, kind, value, *time in [*folders, *(m for m in members if m[1] != FOLDER)]:
         member = tarfile.TarInfo(name)
         member.type, member.mode, member.mtime = kind, 0o755 if kind == FOLDER else mode, time[0] if time else 1000
         content = value if isinstance(value, bytes) else b""
