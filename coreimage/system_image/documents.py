@@ -96,7 +96,7 @@ def _never_full_then_delta(images: Sequence[Document]) -> list[Document]:
     """The appliers of 2015 ignore what a delta removes when a full image comes before it in one update (system-image
     §2.5). So a full image that a delta starts from is closed to devices that do not have it already (§3.3)."""
     bases = {image["base"] for image in images if image["type"] == "delta"}
-    opened = [without(image, MINVERSION) if image["type"] == "full" else image for image in images]
+    opened = [without(image, MINVERSION) for image in images]
     return [
         {**image, MINVERSION: image["version"]} if image["type"] == "full" and image["version"] in bases else image
         for image in opened

@@ -51,7 +51,8 @@ def session(tree: Path, signer: Signer, **options: Any) -> Session:
 
 def read_versions(tree: Path, signer: Signer, **options: Any) -> list[int]:
     with client_errors():
-        return [image.version for image in session(tree, signer, **options).index(CHANNEL, DEVICE).images if image.type == "full"]
+        images = session(tree, signer, **options).index(CHANNEL, DEVICE).images
+        return [image.version for image in images if image.type == "full"]
 
 
 def download(tree: Path, signer: Signer, folder: Path, **options: Any) -> tuple[Image, tuple[Path, ...]]:
@@ -186,6 +187,27 @@ def test_release_rebuilds_the_index_when_the_channel_moved(
     release_candidate(first, store=store, signer=signer, now=now)
     release_candidate(second, store=store, signer=signer, now=now)
     assert strict(tree, signer) == {(CHANNEL, DEVICE): [1, 2]}
+
+
+def test_a_version_comes_with_a_delta_from_the_one_before(
+    store: DirectoryStore, signer: GnupgSigner, tree: Path
+) -> None:
+    """The content has the same size and time: only looking at it shows that it changed."""
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer, "20261123", b"one")
+    released(store, signer, "20261124", b"two")
+    assert strict(tree, signer) == {(CHANNEL, DEVICE): [1, 2]}
+    images = json.loads((tree / CHANNEL / DEVICE / "index.json").read_bytes())["images"]
+    assert [(image["type"], image.get("base"), image.get("minversion")) for image in images] == [
+        ("full", None, 1),
+        ("full", None, None),
+        ("delta", 1, None),
+    ]
+    rootfs, version = (tree / file["path"].lstrip("/") for file in images[-1]["files"])
+    assert version.name == "version-2.tar.xz"
+    with tarfile.open(rootfs) as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar if member.isreg()}  # type: ignore[union-attr]
+    assert files == {"removed": b"system/etc/issue\n", "system/etc/issue": b"two"}
 
 
 def test_killed_at_every_store_call(signer: GnupgSigner, tmp_path: Path) -> None:
