@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,12 @@ from coreimage.boot_test import probe_accelerator
 from coreimage.process import run
 from tests.harness.s3 import S3Server, seaweedfs
 from tests.harness.tools import SharedTools, shared_tools
+
+
+def pytest_configure() -> None:
+    """Jobs in the background ignore interrupts, and children inherit that: those of the tests must not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

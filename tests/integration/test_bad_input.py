@@ -24,6 +24,7 @@ from coreimage.cli.prefect_server import server
 from coreimage.disk_image import assemble
 from coreimage.errors import BuildError
 from coreimage.process import Sandbox, run, spawn
+from coreimage.rootfs.spec import DEVICE_PACKAGES
 from coreimage.signing import GnupgSigner, Role, create_keys, make_keyring
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import publish_keyrings
@@ -59,10 +60,17 @@ def shared(tools: SharedTools) -> Iterator[Shared]:
     folder = Path(tempfile.mkdtemp(prefix="bad-"))
     keys = [TestKey.make(folder / name, name) for name in ("a", "b")]
     with server(folder / "prefect", {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}) as url:
-        yield Shared(folder, tiny_archive(folder / "archive", keys[0]), keys[1], url, tools)
+        yield Shared(folder, plannable(tiny_archive(folder / "archive", keys[0])), keys[1], url, tools)
     for key in keys:
         key.close()
     shutil.rmtree(folder)
+
+
+def plannable(archive: LocalArchive) -> LocalArchive:
+    """The device's part can be planned too: all is planned before anything is built."""
+    for name in DEVICE_PACKAGES:
+        archive.add(SUITE, name)
+    return archive.publish()
 
 
 @dataclass
@@ -179,7 +187,7 @@ def test_a_failing_hook(case: Case) -> None:
 def test_a_failing_maintainer_script(case: Case, tmp_path: Path) -> None:
     archive = tiny_archive(tmp_path / "archive", case.shared.archive.key)
     archive.add(SUITE, "broken", postinst="#!/bin/sh\necho the script speaks\nexit 4\n")
-    archive.publish()
+    plannable(archive)
     case.with_tools(
         tiny_project(tmp_path, archive, ("packages: [editor]\n      hooks", "packages: [broken]\n      hooks"))
     )
@@ -245,6 +253,7 @@ def _command_lines() -> Iterator[Path]:
 @pytest.mark.parametrize("folder", ["absent", "sealed", "/proc"])
 def test_an_output_that_cannot_be_written(case: Case, folder: str) -> None:
     case.project()
+    before = sorted(case.store.rglob("*"))
     (case.folder / "sealed").mkdir(mode=0o555)
     words = [*case.argv, "build", CHANNEL, "--output", f"{folder}/x.img"]
     argv = as_ordinary_user(words, case.folder)
@@ -252,7 +261,7 @@ def test_an_output_that_cannot_be_written(case: Case, folder: str) -> None:
     said = run(argv, env=env, cwd=case.folder, accept=(2,)).output
     assert f"{folder}/x.img: " in said
     assert "→" in said
-    assert not case.store.exists()
+    assert sorted(case.store.rglob("*")) == before
 
 
 @dataclass
