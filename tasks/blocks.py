@@ -18,7 +18,8 @@ from pydantic import Field, SecretStr
 from coreimage.errors import UsageError
 from coreimage.model import JSON
 from coreimage.pool import RESULTS
-from coreimage.storage import Store, open_store
+from coreimage.storage import Store
+from tasks.site import known_store
 
 RESULTS_BLOCK = "artifact-results/main"
 """Slug and name of the block, as the setting wants it."""
@@ -39,7 +40,7 @@ class ArtifactResults(WritableFileSystem):
         url = self.store_url or os.environ.get(STORE_VARIABLE, "")
         if not url:
             raise UsageError("no store is named", where=self._block_type_slug, resolution=f"set {STORE_VARIABLE}")
-        return open_store(url)
+        return known_store(url)
 
     def read_path(self, path: str, **_: Any) -> bytes:  # type: ignore[override]
         with self._store().open(f"{RESULTS}{path}") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import structlog
@@ -24,6 +25,12 @@ DEFAULT_PROJECT = "deployments/debian-core.yaml"
 def named(value: str, variable: str, default: str) -> str:
     """The value, else the variable's, else the default."""
     return value or os.environ.get(variable, "") or default
+
+
+@cache
+def known_store(url: str) -> Store:
+    """One store per URL and process: opening S3 costs a second on a busy core, and a run asks a hundred times."""
+    return open_store(url)
 
 
 class Site(Value):
@@ -47,7 +54,7 @@ class Site(Value):
         )
 
     def store(self) -> Store:
-        return open_store(self.store_url)
+        return known_store(self.store_url)
 
     def fetch(self) -> Fetch:
         return Offline() if self.offline else Downloader()
