@@ -49,7 +49,8 @@ def test_a_run_builds_and_an_unchanged_one_ends_soon_saying_why(installed: Insta
     before = objects(installed, "")
     run = installed.start(EDGE)
     second = installed.completed(run)
-    assert "nothing to build: archives, configuration and code are as they were" in installed.logs(run)
+    said = "nothing to build: archives, configuration and code are as they were"
+    wait_until(lambda: said in installed.logs(run), 60, "the last lines of the log, which come after the run's end")
     assert {state for name, state in installed.tasks(run) if name not in LIVE} == {"Cached"}
     assert [key for key in objects(installed, "") if key not in before and not key.startswith("results/")] == []
     assert second["total_run_time"] < first["total_run_time"] / 2
