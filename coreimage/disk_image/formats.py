@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import zlib
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,7 +28,10 @@ _COMPRESSORS: dict[Compression, tuple[str, ...]] = {
     "zst": ("zstd", "-q", "-c", "-T2"),
     "gz": ("gzip", "-n", "-1", "-c"),
 }
-_DESCRIPTOR_BYTES = 64 << 10
+_IDS_BYTES = 64 << 10
+"""The partition table, which has the disk's ids, is in these first bytes."""
+_DESCRIPTOR = struct.Struct("<28xQQ")
+"""A sparse extent's header ends with place and size of its descriptor, in sectors (Virtual Disk Format 5.0)."""
 _OPTIONS: dict[Form, tuple[str, ...]] = {"raw": (), "qcow2": (), "vmdk": ("-o", "subformat=monolithicSparse")}
 
 
@@ -54,11 +59,18 @@ def write_form(image: Path, target: Path, form: Form, compression: Compression |
 def _fix_content_id(image: Path, target: Path) -> None:
     """A vmdk has a random number in its descriptor: we take one that the disk's own ids decide."""
     with image.open("rb") as file:
-        number = zlib.crc32(file.read(_DESCRIPTOR_BYTES))
+        number = zlib.crc32(file.read(_IDS_BYTES))
     with target.open("r+b") as file:
-        head = file.read(_DESCRIPTOR_BYTES)
-        file.seek(head.index(b"\nCID=") + len(b"\nCID="))
-        file.write(b"%08x" % number)
+        start, size_bytes = (sectors * 512 for sectors in _DESCRIPTOR.unpack(file.read(_DESCRIPTOR.size)))
+        file.seek(start)
+        text = file.read(size_bytes).rstrip(b"\0")
+        file.seek(start)
+        file.write(fixed_descriptor(text, number).ljust(size_bytes, b"\0"))
+
+
+def fixed_descriptor(text: bytes, number: int) -> bytes:
+    """Pure: the descriptor with this content id. qemu-img writes its own without leading zeros: lengths differ."""
+    return re.sub(rb"(?m)^CID=[0-9a-f]+$", b"CID=%08x" % number, text, count=1)
 
 
 def compress_as(compression: Compression, image: Path, target: Path, *, run: Run) -> Path:
