@@ -61,6 +61,7 @@ for name in usr etc bin sbin lib lib32 lib64 libx32; do
 done
 mount --rbind /dev dev
 mount -t tmpfs -o mode=1777 shm dev/shm
+mount -t tmpfs -o ro,mode=0755 dpkg var/lib/dpkg  # the machine's own packages are no business of the chroot's
 mount --rbind /sys sys
 mount -t proc proc proc
 mount --bind "$work" ".$work"
