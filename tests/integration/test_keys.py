@@ -56,7 +56,7 @@ class Site:
         url = (self.root / "store/system-image").as_uri()
         with client_errors():
             opened = open_server(url, self.archive_master, fetch=Downloader(), now=at.timestamp)
-            return [image.version for image in opened.index(CHANNEL, DEVICE).images]
+            return sorted({image.version for image in opened.index(CHANNEL, DEVICE).images})
 
     def errors(self, at: datetime = NOW) -> list[str]:
         cdimage = self.signer.public_key(Role.CDIMAGE)
