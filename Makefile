@@ -33,9 +33,9 @@ check: install-test lint
 test-all: install-test lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
-## make benchmark                           measure, and refresh docs/performance.md
+## make benchmark [ONLY="NAME …"]            measure, and refresh the pages of docs/performance/
 benchmark: install-test
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(ONLY)
 
 ## make lock                                refresh the lock files from pyproject.toml (needs uv)
 lock:

@@ -1,1 +1,4 @@
-"""Figures as ratios against a peer or a limit, measured in one run; `make benchmark` writes docs/performance.md."""
+"""Figures as ratios against a peer or a limit, each measured in one run.
+
+`make benchmark` writes the pages of docs/performance/.
+"""

@@ -13,11 +13,19 @@ from pathlib import Path
 
 from coreimage.config import load_project
 from tests.benchmarks.measure import Measured, measured
+from tests.benchmarks.page import Row, ratios, table
+from tests.benchmarks.place import BUILD, CHANNEL, PROJECT, ROOT, Place
 
-ROOT = Path(__file__).parents[2]
-PROJECT = ROOT / "deployments/debian-core.yaml"
-CHANNEL = "debian-core/13/edge"
-BUILD = [sys.executable, "-m", "coreimage.cli", "build", CHANNEL, "--output", "x86.img", "--force"]
+_PAGE = """# The chain
+
+{chain}
+
+## Each stage of a cold run
+
+Memory is the proportional set size of the command and everything it started, Prefect and its server included.
+
+{stages}
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,40 @@ class ChainFigures:
 
     def seconds_of(self, *names: str) -> float:
         return sum(stage.duration_s for stage in self.stages if stage.name in names)
+
+
+def section(place: Place) -> str:
+    figures = measure_chain(place.folder("chain"))
+    return _PAGE.format(chain=ratios(_rows(figures)), stages=_stage_table(figures))
+
+
+def _rows(chain: ChainFigures) -> list[Row]:
+    bare_s, cold_s = chain.bare.duration_s, chain.cold.duration_s
+    builds_s = chain.seconds_of("build-rootfs", "build-device")
+    unbooted_s = cold_s - chain.seconds_of("boot-test")
+    rest_s = unbooted_s - builds_s
+    unchanged_s, served_s = chain.unchanged.duration_s, chain.unchanged_with_server.duration_s
+    empty_s, empty_served_s = chain.empty_flow.duration_s, chain.empty_flow_with_server.duration_s
+    share = "its share of Prefect alone: an empty flow"
+
+    def row(figure: str, ours_s: float, peer_s: float, reach: str = "") -> Row:
+        return Row(figure, ours_s / peer_s, f"{ours_s:.1f} s / {peer_s:.1f} s", reach)
+
+    return [
+        row("cold chain / bare mmdebstrap of the same packages", cold_s, bare_s),
+        row("… without the boot tests", unbooted_s, bare_s),
+        row("all but mmdebstrap and boots / mmdebstrap", rest_s, builds_s, "≤ 1"),
+        row("unchanged chain / cold chain", unchanged_s, cold_s),
+        row("unchanged, embedded Prefect / 20 s", unchanged_s, 20, "≤ 1"),
+        row(share, empty_s, unchanged_s),
+        row("unchanged, running Prefect server / 6 s", served_s, 6, "≤ 1"),
+        row(share, empty_served_s, served_s),
+    ]
+
+
+def _stage_table(chain: ChainFigures) -> str:
+    rows = [(stage.name, f"{stage.duration_s:.1f}", f"{stage.peak_bytes / 1e6:.0f}") for stage in chain.stages]
+    return table(("stage", "seconds", "peak MB"), rows)
 
 
 def measure_chain(folder: Path) -> ChainFigures:
