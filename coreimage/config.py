@@ -16,7 +16,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from coreimage.errors import ConfigError, NotFoundError, Problem, UsageError
-from coreimage.model import Architecture, Firmware, Value
+from coreimage.model import Architecture, Firmware, Server, Value
 
 
 def _channel_name(name: str) -> str:
@@ -157,6 +157,8 @@ class ChannelConfig(Value):
     """Which published builds the channel may take: any, or those that are marked good."""
     promotion: PromotionConfig | None = None
     retention: RetentionConfig | None = None
+    server: Server | None = None
+    """Where the channel's devices look for updates, if not where all do."""
 
 
 class WebhookConfig(Value):
@@ -207,6 +209,8 @@ class ProjectConfig(Value):
     project: Word
     web: str = ""
     """Public address of the store's web roots, for links."""
+    server: Server = Server()
+    """Where devices look for updates, unless their channel says another one."""
     spread: bool = False
     """Building and booting are runs of their own, side by side, on workers that have no signing keys."""
     notifications: NotificationsConfig | None = None
@@ -272,6 +276,10 @@ class Project(Value):
                 resolution=f"known channels: {known}",
             )
         return found
+
+    def server(self, channel: str) -> Server:
+        """Where the devices of a channel look for updates. Raises NotFoundError for an unknown channel."""
+        return self.channel(channel).server or self.config.server
 
     def path(self, relative: str) -> Path:
         return self.folder / relative
@@ -352,6 +360,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "mail": MailConfig,
     "maintenance": MaintenanceConfig,
     "tools": ToolsConfig,
+    "server": Server,
     "archives": ArchiveConfig,
     "extra_archives": ExtraArchiveConfig,
     "rootfs": RootfsConfig,

@@ -75,6 +75,7 @@ def import_channel(
         now=now,
         description=config.description,
         compression=config.compression,
+        server=project.server(channel),
     )
     architecture = project.config.devices[device].architecture
     if config.boot_test and not _is_good(project, channel, published, architecture, store=store):

@@ -18,8 +18,8 @@ import yaml
 
 from coreimage.disk_image.payload import ROOTS
 from coreimage.errors import BuildError, UsageError, VerificationError
-from coreimage.model import Value
-from coreimage.system_image import Server, customise_rootfs, version_tarball
+from coreimage.model import Server, Value
+from coreimage.system_image import customise_rootfs, version_tarball
 
 Kind = Literal["rootfs", "device"]
 SERVER_PREFIXES: dict[Kind, tuple[str, ...]] = {"rootfs": ("ubuntu-", "rootfs-"), "device": ("device-",)}

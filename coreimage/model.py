@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Architecture = Literal["amd64", "arm64"]
@@ -31,6 +31,31 @@ class Value(BaseModel):
     """Base of all values: immutable, unknown keys refused, equal when their fields are equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Port = Annotated[
+    Annotated[int, Field(ge=1, le=65535)] | None,
+    BeforeValidator(
+        lambda port: None if port == "disabled" else port, json_schema_input_type=int | Literal["disabled"] | None
+    ),
+]
+
+
+class Server(Value):
+    """Where devices look for updates: it is written into every version (system-image §2.6).
+
+    A port is None when that protocol is disabled: `disabled` in files, as in 2015. Then the other serves everything.
+    """
+
+    base: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(/[A-Za-z0-9._~/-]*)?$")] = "localhost"
+    http_port: Port = 80
+    https_port: Port = 443
+
+    @model_validator(mode="after")
+    def _one_protocol(self) -> Server:
+        if self.http_port is None and self.https_port is None:
+            raise ValueError("one of `http_port` and `https_port` must serve")
+        return self
 
 
 class ArtifactRef(Value):

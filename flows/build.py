@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Collection, Sequence
 from functools import cached_property, partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 from prefect import flow
@@ -267,13 +267,20 @@ class Build:
     def candidate(self, device: str, published: PublishedBuild) -> Candidate:
         """The channel's next version. A remembered one that the channel has left behind is history: when an older
         build comes back, it comes as a new version."""
-        arguments = published, self.channel, device, self.config.description, self.config.compression
+        arguments = published, self.channel, device
+        keywords: dict[str, Any] = {
+            "description": self.config.description,
+            "compression": self.config.compression,
+            "server": self.project.server(self.channel),
+            "tools": self.tools,
+            "site": self.site,
+        }
         title = f"Making the next version for {device}"
-        candidate = self.steps.take(title, system_image.import_build, *arguments, tools=self.tools, site=self.site)
+        candidate = self.steps.take(title, system_image.import_build, *arguments, **keywords)
         if candidate.version >= system_image.newest_version(self.channel, device, self.site):
             return candidate
         anew = system_image.import_build.with_options(refresh_cache=True)
-        return self.steps.take(title, anew, *arguments, tools=self.tools, site=self.site)
+        return self.steps.take(title, anew, *arguments, **keywords)
 
     def image(self, candidate: Candidate) -> Planned[DiskImage]:
         device = self.project.config.devices[candidate.device]

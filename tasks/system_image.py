@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from coreimage import system_image
-from coreimage.model import Candidate, PublishedBuild, Release, ToolsTree
+from coreimage.model import Candidate, PublishedBuild, Release, Server, ToolsTree
 from coreimage.system_image.documents import newest_version as newest
 from coreimage.system_image.tree import read_channels, read_images
 from tasks.caching import artifact_task, live_task
@@ -28,9 +28,10 @@ def import_build(
     published: PublishedBuild,
     channel: str,
     device: str,
+    *,
     description: str,
     compression: Literal["fast", "small"],
-    *,
+    server: Server,
     tools: ToolsTree,
     site: Site,
 ) -> Candidate:
@@ -44,6 +45,7 @@ def import_build(
         now=_now,
         description=description,
         compression=compression,
+        server=server,
     )
 
 

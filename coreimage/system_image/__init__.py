@@ -27,7 +27,7 @@ from coreimage.system_image.release import release_candidate
 from coreimage.system_image.rotation import OVERLAP, Rotation, end_overlaps, revoke_key, rotate_key, sign_anew
 from coreimage.system_image.tree import heal_pair
 from coreimage.system_image.verify import repair_tree, verify_store, verify_tree, verify_web
-from coreimage.system_image.version_tarball import Server, version_tarball
+from coreimage.system_image.version_tarball import version_tarball
 
 __all__ = [
     "OVERLAP",
@@ -38,7 +38,6 @@ __all__ = [
     "Medium",
     "Orphan",
     "Rotation",
-    "Server",
     "WaitingCandidate",
     "alias_channel",
     "collect_orphans",

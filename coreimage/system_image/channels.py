@@ -220,7 +220,7 @@ def _change(channel: str, edit: Callable[[Channels], Document], tree: _Tree, dev
 
 def _followed(channels: Document, store: Store, signer: Signer, now: Now) -> Document:
     """Aliases have what their targets have: each device's index is made anew where its target's is another one."""
-    changed = deepcopy(channels)
+    changed = channels
     for name, entry in channels.items():
         if not entry.get("alias"):
             continue

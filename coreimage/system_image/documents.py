@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,10 +113,10 @@ def without(image: Document, key: str) -> Document:
 
 def channels_with(channels: Document, channel: str, device: str, index_sha256: str) -> Document:
     """`channels` with the device's index replaced; a new channel or device is added. Nothing else changes."""
-    changed = deepcopy(channels)
-    entry = changed.setdefault(channel, {"devices": {}})["devices"].setdefault(device, {})
+    before = channels.get(channel, {"devices": {}})
+    entry = dict(before["devices"].get(device, {}))
     entry.update(index=layout.index(channel, device, index_sha256), index_sha256=index_sha256)
-    return changed
+    return {**channels, channel: {**before, "devices": {**before["devices"], device: entry}}}
 
 
 def newest_version(images: Sequence[Document]) -> int:

@@ -8,18 +8,10 @@ import tarfile
 from typing import IO
 
 from coreimage.errors import UsageError, VerificationError
-from coreimage.model import Value
+from coreimage.model import Server
 from coreimage.tarball import TarWriter, directory, regular, symlink
 
 _LIMIT_BYTES = 1 << 20
-
-
-class Server(Value):
-    """Where devices look for updates. A port is None when that protocol is disabled."""
-
-    base: str = "localhost"
-    http_port: int | None = 80
-    https_port: int | None = 443
 
 
 def version_tarball(

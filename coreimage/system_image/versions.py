@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coreimage.errors import ConflictError, NotFoundError, VerificationError
-from coreimage.model import JSON, TAR_XZ, ArtifactRef
+from coreimage.model import JSON, TAR_XZ, ArtifactRef, Server
 from coreimage.signing import Role, Signer
 from coreimage.storage import Store, read_blob
 from coreimage.system_image import layout
@@ -26,7 +26,7 @@ from coreimage.system_image.documents import (
 )
 from coreimage.system_image.payload import put_signature
 from coreimage.system_image.tree import Channels
-from coreimage.system_image.version_tarball import Server, read_identity, version_tarball
+from coreimage.system_image.version_tarball import read_identity, version_tarball
 
 
 @dataclass(frozen=True)

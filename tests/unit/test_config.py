@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from coreimage.config import load_project, parse_project
+from coreimage.config import Project, load_project, parse_project
 from coreimage.errors import ConfigError, NotFoundError, UsageError
 from deployments.schema import project_schema
 
@@ -95,6 +95,21 @@ def test_a_channel_cannot_take_over_from_one_that_is_not_there() -> None:
     assert key == "channels.debian-core/13/edge.promotion.source"
     assert line == len(text.splitlines())
     assert "did you mean 'debian-core/13/edge'" in message
+
+
+def test_where_devices_look_for_updates() -> None:
+    text = GOOD.read_text()
+    assert load_project(GOOD).server("debian-core/13/edge").base == "localhost"
+    own = text + "    server: {base: edge.example.com, https_port: disabled}\nserver: {base: images.example.com/si}\n"
+    config = parse_project(own, "p.yaml")
+    project = Project(config=config, folder=GOOD.parent)
+    server = project.server("debian-core/13/edge")
+    assert (server.base, server.http_port, server.https_port) == ("edge.example.com", 80, None)
+    assert config.server.base == "images.example.com/si"
+    bad = "server: {base: 'https://x', http_port: 0, https_prt: 1}\n"
+    assert [key for _, key, _ in problems(text + bad)] == ["server.base", "server.http_port", "server.https_prt"]
+    ((_, _, message),) = problems(text + "server: {http_port: disabled, https_port: disabled}\n")
+    assert "must serve" in message
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:

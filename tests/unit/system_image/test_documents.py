@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from coreimage.errors import NotFoundError, UsageError
-from coreimage.model import ArtifactRef, PublishedBuild, PublishedFile
+from coreimage.model import ArtifactRef, PublishedBuild, PublishedFile, Server
 from coreimage.system_image.customise import appended
 from coreimage.system_image.documents import channels_with, generated_at, json_bytes, newest_version
 from coreimage.system_image.importer import architecture_of, select_files
-from coreimage.system_image.version_tarball import Server, channel_ini, version_tarball
+from coreimage.system_image.version_tarball import channel_ini, version_tarball
 
 REF = ArtifactRef(uri="x", sha256="0" * 64, size_bytes=1, media_type="x")
 
