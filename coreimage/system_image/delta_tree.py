@@ -31,12 +31,14 @@ _CHUNK_BYTES = 1 << 20
 class Node:
     """One name of the tree. Names of one file share its `inode`, and each is a `file` here.
 
-    `layer` is the tarball that the name comes from, and `member` its header there.
+    `layer` is the tarball that the name comes from, `member` the header of its content, which is in tarball `source`:
+    an earlier one where the name is a hard link to a file of that.
     """
 
     entry: Entry
     inode: int
     layer: int
+    source: int
     member: tarfile.TarInfo
 
 
@@ -66,6 +68,10 @@ class LayeredTree:
     def get(self, name: bytes) -> Node | None:
         return self._nodes.get(name)
 
+    def last_layer(self, name: bytes) -> int:
+        """The tarball after which all names of the file are there."""
+        return max(self._nodes[other].layer for other in self.groups[self._nodes[name].inode])
+
     def entries(self) -> Iterator[Entry]:
         """In byte order of their names; further names of a file are links to the first."""
         for name in self.names:
@@ -79,7 +85,7 @@ class LayeredTree:
     def open(self, name: bytes) -> IO[bytes]:
         """The content of a file."""
         node = self._nodes[name]
-        file = self._tars[node.layer].extractfile(node.member)
+        file = self._tars[node.source].extractfile(node.member)
         assert file is not None  # noqa: S101
         return file
 
@@ -101,7 +107,7 @@ class LayeredTree:
             node = replace(linked, entry=replace(linked.entry, name=name), layer=layer)
         else:
             self._inodes += 1
-            node = Node(_entry(name, tar, member), self._inodes, layer, member)
+            node = Node(_entry(name, tar, member), self._inodes, layer, layer, member)
         replaced = self._nodes.get(name)
         if replaced is not None and replaced.entry.kind == "folder" != node.entry.kind:
             self._nodes = {at: kept for at, kept in self._nodes.items() if not at.startswith(name + b"/")}

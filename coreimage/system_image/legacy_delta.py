@@ -44,10 +44,10 @@ def plan(base: LayeredTree, target: LayeredTree, layers: int) -> tuple[Layer, ..
     """
     written = _written(base, target)
     leaving = _topmost(_leaving(base, target))
-    first = min((target[name].layer for name in written), default=0)
+    first = min((target.last_layer(name) for name in written), default=0)
     plans = []
     for layer in range(layers):
-        brought = {name for name in written if target[name].layer == layer}
+        brought = {name for name in written if target.last_layer(name) == layer}
         removed = {name for name in brought if name in base and _must_go(name, base, target)}
         removed |= leaving if layer == first else set()
         brought |= {

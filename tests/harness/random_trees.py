@@ -122,7 +122,8 @@ def _seen(name: bytes, path: bytes, firsts: dict[tuple[int, int], bytes]) -> Ent
 
 
 def _any(draw: st.DrawFn, name: bytes, found: dict[bytes, Member]) -> Member:
-    files = sorted(key for key, (member, _) in found.items() if member.isreg() and key < name)
+    before = [key for key in found if key.split(b"/") < name.split(b"/")]
+    files = sorted(key for key in before if found[key][0].isreg())
     kinds = [tarfile.REGTYPE] * 4 + [tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE]
     kinds += [tarfile.LNKTYPE] * 2 if files else []
     kinds += [tarfile.CHRTYPE, tarfile.BLKTYPE] if _NODES else []

@@ -155,6 +155,12 @@ def test_link_outside_of_system() -> None:
     same([tree(("assets/a", FILE, b"1"))], [tree(("assets/a", FILE, b"2"), ("assets/b", HARD, "assets/a"))])
 
 
+def test_link_to_a_file_of_an_earlier_tarball() -> None:
+    rootfs = tree(("system/a", FILE, b"x" * 3000))
+    device = tree(("system/b", HARD, "system/a"))
+    assert files(same([tree(), tree()], [rootfs, device])[0]) == ["system/a", "system/b"]
+
+
 def test_nothing_to_remove_is_not_an_empty_list() -> None:
     made = same([tree(("system/a", FILE, b"a"))], [tree(("system/a", FILE, b"a"), ("system/b", FILE, b"b"))])
     assert removed(made[0]) == ["system/.nothing"]
