@@ -292,7 +292,7 @@ class Build:
 
     def offer(self, gadget: ArtifactRef) -> None:
         """Whoever flashes the image elsewhere takes the gadget by its name."""
-        self.steps.take("", images.publish_gadget, gadget, site=self.site)
+        self.steps.take("", images.publish_gadget, gadget, self.tools, site=self.site)
 
     def boots(self, image: DiskImage) -> tuple[BootReport, ...]:
         if not self.firmwares(image):

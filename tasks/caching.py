@@ -6,6 +6,7 @@ otherwise the step runs again. Key and result are one object (no key storage), s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,6 +38,8 @@ log = structlog.get_logger("coreimage.cache")
 SITE = "site"
 """The parameter of every task that says where it works: never part of a key."""
 
+_PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+"""What our own code runs with is the machine's, and writes tar headers and JSON: the one tool that no tree holds."""
 _RETRIES = 3
 _BACKOFF_S = 2.0
 _JITTER = 0.5
@@ -127,7 +130,7 @@ class ArtifactPolicy(CachePolicy):
     def inputs(self, task_name: str, arguments: Mapping[str, Any]) -> Inputs:
         """What a run of the task with these arguments would depend on; the arguments' names are the parameters'."""
         kept = {name: value for name, value in arguments.items() if name not in self.excluded}
-        code = {**code_digests(self.source, self.code), "recipe": self.recipe}
+        code = {**code_digests(self.source, self.code), "recipe": self.recipe, _PYTHON: ""}
         return inputs_of(task_name, arguments[SITE].channel, code, kept)
 
 

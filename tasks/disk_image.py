@@ -20,12 +20,12 @@ _ARCHIVE_MASTER = f"{WEB_ROOT}gpg/archive-master.tar.xz"
 
 
 @live_task()
-def publish_gadget(gadget: ArtifactRef, *, site: Site) -> None:
+def publish_gadget(gadget: ArtifactRef, tools: ToolsTree, *, site: Site) -> None:
     """What `flash` takes by name; publishing the same again changes nothing."""
     store = site.store()
     with workspace("gadget") as work:
         folder = disk_image.unpack_gadget(gadget, work / "gadget", store=store)
-        disk_image.publish_gadget(folder, store=store, signer=site.signer(), run=run)
+        disk_image.publish_gadget(folder, store=store, signer=site.signer(), run=site.run(tools))
 
 
 @artifact_task()

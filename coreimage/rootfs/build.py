@@ -68,7 +68,7 @@ def build_rootfs(
     files.update({f"hooks/{number}": hook.script for number, hook in enumerate(spec.hooks)})
     with workspace("rootfs", run=run) as folder:
         chroot = make_chroot(locked, folder, customize(spec), files, store=store, fetch=fetch, run=run, on_line=on_line)
-        manifest, filelist = pack(chroot.tar, folder / "rootfs.tar.gz", locked.epoch)
+        manifest, filelist = pack(chroot.tar, folder / "rootfs.tar.gz", locked.epoch, run=run)
         return RootfsBuild(
             architecture=spec.architecture,
             rootfs=put_blob_file(store, folder / "rootfs.tar.gz", TAR_GZ),
@@ -115,14 +115,18 @@ chgrp 42 var/lib/extrausers/shadow var/lib/extrausers/gshadow
 """
 
 
-def pack(source: Path, target: Path, epoch: int) -> tuple[str, str]:
+def pack(source: Path, target: Path, epoch: int, *, run: Run) -> tuple[str, str]:
     """Writes the tarball in the source's order (mmdebstrap sorts by name); gives its manifest and its list of files.
 
     The manifest has `name<TAB>version` per package, sorted; the list `name<TAB>mode<TAB>uid:gid<TAB>size<TAB>sha256
     or link target`, sorted.
     """
     manifest, entries = "", list[str]()
-    with tarfile.open(source, mode="r:") as tar, gzip_writer(target) as zipped, TarWriter(zipped, epoch=epoch) as out:  # type: ignore[arg-type]
+    with (
+        tarfile.open(source, mode="r:") as tar,
+        gzip_writer(target, run=run) as zipped,
+        TarWriter(zipped, epoch=epoch) as out,
+    ):
         members = tar.getmembers()
         names = {member.name.removeprefix("./") for member in members}
         for member in (_DEV, *members):

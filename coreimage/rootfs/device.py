@@ -61,7 +61,7 @@ def build_device(
         files = {"system.tar": spec.system_files}
         script = customize(spec.architecture)
         chroot = make_chroot(locked, folder, script, files, store=store, fetch=fetch, run=run, on_line=on_line)
-        manifest = pack(chroot.tar, folder / "device.tar.gz", locked.epoch, spec.device)
+        manifest = pack(chroot.tar, folder / "device.tar.gz", locked.epoch, spec.device, run=run)
         return DeviceBuild(
             device=spec.device,
             architecture=spec.architecture,
@@ -78,9 +78,13 @@ def customize(architecture: Architecture) -> str:
     return _INITRD + _EFI.format(platform=platform, argv=shlex.join(efi_argv(architecture, f"/boot/{name}")))
 
 
-def pack(source: Path, target: Path, epoch: int, device: str) -> str:
+def pack(source: Path, target: Path, epoch: int, device: str, *, run: Run) -> str:
     """Writes hardware.yaml, assets/, boot/ (if any) and system/; gives the manifest of the chroot they come from."""
-    with tarfile.open(source, mode="r:") as tar, gzip_writer(target) as zipped, TarWriter(zipped, epoch=epoch) as out:  # type: ignore[arg-type]
+    with (
+        tarfile.open(source, mode="r:") as tar,
+        gzip_writer(target, run=run) as zipped,
+        TarWriter(zipped, epoch=epoch) as out,
+    ):
         members = {member.name.removeprefix("./"): member for member in tar}
         _add(out, tar, regular("hardware.yaml", len(HARDWARE)), HARDWARE, epoch)
         _add(out, tar, directory("assets"), None, epoch)

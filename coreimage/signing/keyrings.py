@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import lzma
 import tarfile
+
+from coreimage.tarball import stored_xz
 
 
 def make_keyring(kind: str, public_keys: bytes, *, expiry: int | None = None, model: str | None = None) -> bytes:
@@ -23,4 +24,4 @@ def make_keyring(kind: str, public_keys: bytes, *, expiry: int | None = None, mo
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), 0o644
             tar.addfile(member, io.BytesIO(content))
-    return lzma.compress(plain.getvalue(), preset=6)
+    return stored_xz(plain.getvalue())

@@ -9,7 +9,7 @@ from typing import IO
 
 from coreimage.errors import UsageError, VerificationError
 from coreimage.model import Server
-from coreimage.tarball import TarWriter, directory, regular, symlink
+from coreimage.tarball import TarWriter, directory, regular, stored_xz, symlink
 
 _LIMIT_BYTES = 1 << 20
 
@@ -31,7 +31,7 @@ def version_tarball(
         _add(tar, directory(f"{config}/config.d", 0o775), mtime)
         _add(tar, symlink(f"{config}/config.d/00_default.ini", "../client.ini"), mtime)
         _add(tar, symlink(f"{config}/config.d/01_channel.ini", "../channel.ini"), mtime)
-    return lzma.compress(plain.getvalue(), preset=6)
+    return stored_xz(plain.getvalue())
 
 
 def channel_ini(

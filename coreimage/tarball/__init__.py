@@ -2,6 +2,7 @@
 
 from coreimage.tarball.compression import MAXIMUM, XzFilter, compress_xz, decompress, gzip_writer, written_by
 from coreimage.tarball.reading import Limits, MemberCheck, check_members, extract
+from coreimage.tarball.stored import stored_xz
 from coreimage.tarball.writing import TarWriter, directory, normalise, regular, symlink
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "gzip_writer",
     "normalise",
     "regular",
+    "stored_xz",
     "symlink",
     "written_by",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from enum import Enum
 from pathlib import Path
 from typing import IO, Literal
@@ -33,37 +33,34 @@ class XzFilter(Enum):
     ARM64 = "arm64"
 
 
-class GzipWriter:
-    """A gzip stream with no name and no time in its header (RFC 1952: MTIME 0, OS 255 unknown)."""
-
-    def __init__(self, file: IO[bytes], level: int) -> None:
-        self._file = file
-        self._deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._crc, self._size = 0, 0
-        file.write(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff")
-
-    def write(self, chunk: bytes) -> int:
-        self._crc = zlib.crc32(chunk, self._crc)
-        self._size += len(chunk)
-        self._file.write(self._deflate.compress(chunk))
-        return len(chunk)
-
-    def finish(self) -> None:
-        self._file.write(self._deflate.flush())
-        self._file.write(self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little"))
-
-
 @contextmanager
-def gzip_writer(path: Path, level: int = 1) -> Iterator[GzipWriter]:
-    """Writes `path`, which is gone again when the block fails."""
+def gzip_writer(path: Path, *, run: Run, level: int = 1) -> Iterator[IO[bytes]]:
+    """Writes `path` with the `pigz` tool, without name and time, while the block writes; gone again when either fails.
+
+    The block runs in the calling thread; what pigz says of a failure goes before the broken pipe that it left.
+    """
+    reading, writing = os.pipe()
+    argv = ["pigz", "--no-name", "--processes", "2", "--stdout", f"-{level}"]
     try:
-        with path.open("wb") as file:
-            writer = GzipWriter(file, level)
-            yield writer
-            writer.finish()
+        with path.open("wb") as target, ThreadPoolExecutor(1) as pool:
+            with os.fdopen(writing, "wb", _PIPE_BYTES) as file:
+                packed = pool.submit(copy_context().run, _consume, reading, argv, target, run)
+                try:
+                    yield file
+                    file.flush()
+                except BrokenPipeError:
+                    packed.result()
+                    raise
+            packed.result()
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def _consume(reading: int, argv: list[str], target: IO[bytes], run: Run) -> None:
+    """The reading end is closed with the child: whoever writes must not wait for a reader that is gone."""
+    with os.fdopen(reading, "rb") as content:
+        run(argv, stdin=content, stdout=target)
 
 
 def compress_xz(

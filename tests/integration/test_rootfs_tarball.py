@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import gzip
 import lzma
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
 from coreimage.errors import ProcessError
-from coreimage.process import run
-from coreimage.tarball import XzFilter, compress_xz
+from coreimage.process import Completed, run
+from coreimage.tarball import XzFilter, compress_xz, gzip_writer, stored_xz
+from tests.harness.tools import SharedTools
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(5 << 20))
 
@@ -38,3 +41,37 @@ def test_an_xz_that_fails_ends_its_producer_and_leaves_nothing(tmp_path: Path) -
     with pytest.raises(ProcessError):
         compress_xz(_produce, tmp_path / "x.xz", run=run, preset=77)
     assert not list(tmp_path.iterdir())
+
+
+def test_gzip_is_the_tree_s_and_says_neither_name_nor_time(tools: SharedTools, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with gzip_writer(tmp_path / name, run=tools.run) as file:
+            file.write(CONTENT)
+    packed = (tmp_path / "a").read_bytes()
+    assert packed == (tmp_path / "b").read_bytes()
+    assert packed[3:8] == bytes(5), "flags and time (RFC 1952)"
+    assert gzip.decompress(packed) == CONTENT
+
+
+def test_a_failed_gzip_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with gzip_writer(tmp_path / "a", run=run) as file:
+            file.write(CONTENT)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gzip_that_ends_early_is_named_and_ends_its_writer(tmp_path: Path) -> None:
+    def broken(argv: Sequence[str | Path], **options: Any) -> Completed:
+        return run(["sh", "-c", "head -c 9 >/dev/null; echo no room >&2; exit 3"], **options)
+
+    with pytest.raises(ProcessError, match="no room"), gzip_writer(tmp_path / "a", run=broken) as file:
+        file.write(CONTENT)
+    assert not list(tmp_path.iterdir())
+
+
+def test_stored_xz_passes_xz_s_own_check() -> None:
+    assert run(["xz", "--test", "--verbose"], stdin=stored_xz(CONTENT[:200_000])).status == 0

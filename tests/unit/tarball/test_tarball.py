@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import gzip
 import io
+import lzma
 import tarfile
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from coreimage.tarball import (
     TarWriter,
     directory,
     extract,
-    gzip_writer,
     normalise,
     regular,
+    stored_xz,
     symlink,
 )
 
@@ -122,15 +122,11 @@ def test_a_tree_has_the_same_bytes_whatever_its_owner_mode_and_time(tmp_path: Pa
         ]
 
 
-def test_gzip_is_deterministic_and_readable(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        with gzip_writer(tmp_path / name) as file:
-            file.write(b"x" * 100_000)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert gzip.decompress((tmp_path / "a").read_bytes()) == b"x" * 100_000
-
-
-def test_a_failed_gzip_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), gzip_writer(tmp_path / "a"):
-        raise RuntimeError
-    assert not (tmp_path / "a").exists()
+@pytest.mark.parametrize("size_bytes", [1, 10_240, 65_536, 65_537, 300_003])
+def test_stored_xz_is_what_every_xz_reads(size_bytes: int) -> None:
+    content = bytes(number * number % 251 for number in range(size_bytes))
+    packed = stored_xz(content)
+    assert lzma.decompress(packed, lzma.FORMAT_XZ) == content
+    assert len(packed) < size_bytes + 100
+    with pytest.raises(lzma.LZMAError):
+        lzma.decompress(packed[:30] + bytes([packed[30] ^ 1]) + packed[31:])
