@@ -28,7 +28,8 @@ CLEAN = """
 cd "$1"
 rm -f etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid- etc/subgid- etc/.pwd.lock
 rm -f etc/ssh/ssh_host_*_key etc/ssh/ssh_host_*_key.pub var/lib/dbus/machine-id var/lib/systemd/random-seed
-rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap
+rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/dpkg/dpkg.cfg.d/coreimage
+rm -f etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap
 rm -f var/lib/dpkg/*-old var/lib/dpkg/lock* var/lib/dpkg/triggers/Lock var/cache/ldconfig/aux-cache
 rm -rf var/lib/apt var/cache/apt
 find var/log -type f -delete

@@ -5,37 +5,56 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from coreimage.errors import BuildError, CoreimageError, HostError, ProcessError
 from coreimage.http import Fetch
-from coreimage.model import Architecture, ArtifactRef, LockedPackage, PackageLock
+from coreimage.model import ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run, Sandbox
-from coreimage.rootfs import emulation
+from coreimage.rootfs import emulation, memory
 from coreimage.rootfs.deb import decompress_deb
 from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
 from coreimage.workspace import workspace
 
+S = TypeVar("S")
 T = TypeVar("T")
 DEB = "application/vnd.debian.binary-package"
 _DOWNLOADS = 8
 
-SLIM = (
-    "path-exclude=/usr/share/doc/*",
-    "path-include=/usr/share/doc/*/copyright",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/info/*",
-    "path-exclude=/usr/share/groff/*",
-    "path-exclude=/usr/share/lintian/*",
-    "path-exclude=/usr/share/linda/*",
-    "path-exclude=/usr/share/locale/*",
-    "path-include=/usr/share/locale/locale.alias",
+_FILTERS = "\n".join(
+    [
+        *(
+            f"path-exclude=/usr/share/{name}/*"
+            for name in ("doc", "man", "info", "groff", "lintian", "linda", "locale")
+        ),
+        "path-include=/usr/share/doc/*/copyright",
+        "path-include=/usr/share/locale/locale.alias",
+    ]
 )
-"""Never unpacked (dpkg(1), path filters); copyright files stay, as licences ask."""
+SLIM = f"""
+mkdir -p "$1/etc/dpkg/dpkg.cfg.d"
+echo '{_FILTERS}' > "$1/etc/dpkg/dpkg.cfg.d/coreimage"
+cd "$1"
+for name in doc man info groff lintian linda locale; do rm -rf usr/share/$name/*; done
+"""
+"""What is not unpacked (dpkg(1), path filters); copyright files stay, as licences ask.
+
+Runs when the essential packages were unpacked for the first time, before dpkg installs them: given to mmdebstrap, the
+filters would have every one of those packages go through a filter in Python.
+"""
 
 FAILED_HOOK = "coreimage-hook-failed"
+
+_BETWEEN = "\f"
+_FIELDS = r"""
+set -eu
+dpkg-deb --field "$1"; shift
+for deb in "$@"; do printf '\f'; dpkg-deb --field "$deb"; done
+"""
+"""One process namespace for all of them costs a twentieth of one for each."""
 
 _FULL = ("No space left on device", "File too large", "You don't have enough free space in")
 """Of the C library, and of apt, which looks before it copies."""
@@ -65,6 +84,7 @@ mount -t tmpfs -o ro,mode=0755 dpkg var/lib/dpkg  # the machine's own packages a
 mount --rbind /sys sys
 mount -t proc proc proc
 mount --bind "$work" ".$work"
+@MEMORY@
 @EMULATION@
 pivot_root . old
 cd "$work"
@@ -77,6 +97,10 @@ scripts and hooks are root in there, and for an ordinary user that root is the u
 store, keys) is not in sight, not even through /proc/1/root. The umask is mmdebstrap's and the hooks': the caller's
 must not show in the result.
 """
+
+
+_MEMORY = 'mount -t tmpfs -o mode=0755,size={size_bytes} chroot ".$work/tmp"'
+"""Thousands of small files, written twice and thrown away: no disk need see them."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +147,16 @@ def make_chroot(
     for name, ref in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         fetch_blob(store, ref, folder / name)
-    script = folder / "customize"
-    script.write_text(f"#!/bin/sh\nset -eu\nFILES={folder}\n{customize}")
-    script.chmod(0o755)
     (folder / "tmp").mkdir()
-    return _bootstrap(lock, folder, _argv(lock, archive, script), run, on_line)
+    hooks = {name: _script(folder, name, text) for name, text in (("extract", SLIM), ("customize", customize))}
+    return _bootstrap(lock, folder, _argv(lock, archive, hooks), run, on_line)
+
+
+def _script(folder: Path, name: str, text: str) -> Path:
+    script = folder / name
+    script.write_text(f"#!/bin/sh\nset -eu\nFILES={folder}\n{text}")
+    script.chmod(0o755)
+    return script
 
 
 def _bootstrap(
@@ -143,21 +172,23 @@ def _bootstrap(
     env = {"SOURCE_DATE_EPOCH": str(lock.epoch), "TMPDIR": str(folder / "tmp"), "INITRD": "No", "HOME": "/root"}
     try:
         with tar.open("wb") as target:
-            view = _view(lock.architecture, folder)
+            view = _view(lock, folder)
             run([*view, *argv], sandbox=Sandbox.ROOT, network=False, env=env, cwd=folder, stdout=target, on_line=keep)
     except ProcessError as error:
         raise explain(error, lines) from error
     return Chroot(tar, "".join(f"{line}\n" for line in lines))
 
 
-def _view(architecture: Architecture, folder: Path) -> list[str]:
-    """What goes before a command that is to run in the view: programs of `architecture` run there too."""
-    found = emulation.emulator(architecture)
+def _view(lock: PackageLock, folder: Path) -> list[str]:
+    """What goes before a command that is to run in the view: programs of the lock's architecture run there too."""
+    found = emulation.emulator(lock.architecture)
     script = _VIEW.replace("@EMULATION@", found.placed(folder).register() if found else "")
+    size_bytes = memory.chroot_bytes(lock.packages, memory.available_bytes())
+    script = script.replace("@MEMORY@", _MEMORY.format(size_bytes=size_bytes) if size_bytes else "")
     return [*(emulation.own_users(folder) if found else []), "sh", "-c", script, "sh", str(folder)]
 
 
-def _argv(lock: PackageLock, archive: Path, script: Path) -> list[str]:
+def _argv(lock: PackageLock, archive: Path, hooks: Mapping[str, Path]) -> list[str]:
     return [
         "mmdebstrap",
         "--mode=root",
@@ -167,8 +198,8 @@ def _argv(lock: PackageLock, archive: Path, script: Path) -> list[str]:
         f"--include={','.join(package.name for package in lock.packages)}",
         '--aptopt=APT::Sandbox::User "root"',
         '--aptopt=APT::Install-Recommends "false"',
-        *(f"--dpkgopt={rule}" for rule in SLIM),
-        f"--customize-hook={script}",
+        "--dpkgopt=force-unsafe-io",
+        *(f"--{name}-hook={script}" for name, script in hooks.items()),
         "--skip=output/dev,check/qemu",
         "",
         "-",
@@ -220,22 +251,24 @@ def _local_archive(lock: PackageLock, folder: Path, *, store: Store, run: Run) -
 
     Where dpkg will be emulated, this machine decompresses the packages for it.
     """
-    lay_out_packages(lock.packages, folder, store=store)
-    emulated = emulation.emulator(lock.architecture) is not None
-
-    def stanza(package: LockedPackage) -> str:
-        path = folder / f"{package.sha256}.deb"
-        control = run(["dpkg-deb", "--field", path]).output.rstrip("\n")
-        sha256 = decompress_deb(path, run=run) if emulated else package.sha256
-        return f"{control}\nFilename: ./{path.name}\nSize: {path.stat().st_size}\nSHA256: {sha256}\n"
-
-    (folder / "Packages").write_text("\n".join(_in_parallel(stanza, lock.packages)))
+    paths = lay_out_packages(lock.packages, folder, store=store)
+    digests = [package.sha256 for package in lock.packages]
+    if emulation.emulator(lock.architecture):
+        digests = _in_parallel(lambda path: decompress_deb(path, run=run), paths)
+    with (folder / "controls").open("wb") as file:
+        run(["sh", "-c", _FIELDS, "sh", *paths], stdout=file)
+    controls = (folder / "controls").read_text().split(_BETWEEN)
+    stanzas = [
+        f"{control.strip()}\nFilename: ./{path.name}\nSize: {path.stat().st_size}\nSHA256: {sha256}\n"
+        for control, path, sha256 in zip(controls, paths, digests, strict=True)
+    ]
+    (folder / "Packages").write_text("\n".join(stanzas))
     return folder
 
 
-def _in_parallel(work: Callable[[LockedPackage], T], packages: Sequence[LockedPackage]) -> list[T]:
+def _in_parallel(work: Callable[[S], T], items: Sequence[S]) -> list[T]:
     with ThreadPoolExecutor(_DOWNLOADS) as pool:
-        futures = [pool.submit(work, package) for package in packages]
+        futures = [pool.submit(copy_context().run, work, item) for item in items]
         try:
             return [future.result() for future in futures]
         except BaseException:

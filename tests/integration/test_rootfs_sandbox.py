@@ -7,13 +7,15 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coreimage.model import RootfsBuild
-from coreimage.process import run, spawn
+from coreimage.process import Completed, run, spawn
+from coreimage.rootfs import memory
 from coreimage.storage import open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey
 from tests.harness.ordinary_user import as_ordinary_user
@@ -86,6 +88,29 @@ def test_who_builds_where_does_not_show(folder: Path, archive: LocalArchive) -> 
     assert ours.lock == theirs.lock
     with tarfile.open(fileobj=io.BytesIO(read_blob(open_store((first / "store").as_uri()), ours.rootfs))) as tar:
         assert "SCHILY.xattr.security.capability" in tar.getmember("usr/share/capable/content").pax_headers
+
+
+def test_whether_it_was_made_in_memory_or_on_disk_does_not_show(
+    folder: Path, archive: LocalArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = home_of(folder, "memory")
+    project = tiny_project(home, archive, ("packages: [editor]", "packages: [capable]"))
+    started: list[str] = []
+
+    def recording(argv: Sequence[str | Path], **options: Any) -> Completed:
+        started.append(" ".join(map(str, argv)))
+        return run(argv, **options)
+
+    def built(free_bytes: int) -> RootfsBuild:
+        started.clear()
+        monkeypatch.setattr(memory, "available_bytes", lambda: free_bytes)
+        return build_tiny(project, (home / f"store-{free_bytes}").as_uri(), recording)
+
+    in_memory = built(1 << 40)
+    assert any("-t tmpfs -o mode=0755,size=" in argv for argv in started)
+    on_disk = built(0)
+    assert not any("-t tmpfs -o mode=0755,size=" in argv for argv in started)
+    assert in_memory.rootfs == on_disk.rootfs
 
 
 @pytest.mark.parametrize("build", [in_process, as_user])
