@@ -128,7 +128,7 @@ class Build:
     def prepare(self) -> None:
         """What all architectures share is done once, before they go their own ways."""
         spec = rootfs.rootfs_spec(self.project, self.channel, self.architectures[0], store=self.store)
-        if not self.site.offline:
+        if not self.locks_stand:
             self.releases(spec)
         log.debug("tools", tree=self.tools.tree.uri)
 
@@ -166,6 +166,11 @@ class Build:
         pointer = rootfs.tools_lock_pointer(self.project.config.project, distribution, spec.architecture)
         lock = self.lock(spec, pointer, "tools")
         return self.steps.take("Unpacking the tools", chroots.build_tools, lock, site=self.site)
+
+    @property
+    def locks_stand(self) -> bool:
+        """Whether the packages are those of the current locks, whatever the archives have."""
+        return self.site.offline
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:
@@ -220,7 +225,7 @@ class Build:
     def lock(self, spec: Spec, pointer: str, part: str) -> ArtifactRef:
         """Which packages, exactly: planned from how the archives stand now, and recorded for the next plan."""
         previous = rootfs.named_lock(pointer, self.store)
-        lock = self.locked(spec, previous) if self.site.offline else self.planned(spec, previous, part)
+        lock = self.locked(spec, previous) if self.locks_stand else self.planned(spec, previous, part)
         chosen = rootfs.read_lock(self.store, lock)
         story.info(packages(chosen, changed_packages(previous, chosen), first=previous is None))
         self.changes[part] = lock_changes(previous, chosen)

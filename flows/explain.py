@@ -7,7 +7,8 @@ published or released, and the lock that the next build starts from stays.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -15,6 +16,7 @@ from prefect import Task
 from prefect.results import ResultStore
 
 from coreimage.model import ArtifactRef, Value
+from coreimage.storage import Store
 from flows.build import Build, architectures
 from flows.result import Step
 from flows.steps import Planned
@@ -105,17 +107,13 @@ class Lookup:
     def take(self, title: str, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if task in _ALWAYS:
             return task.fn(*args, **kwargs)
-        policy = task.cache_policy
-        assert isinstance(policy, ArtifactPolicy)  # noqa: S101
-        inputs = policy.inputs(task.name, inspect.signature(task.fn).bind(*args, **kwargs).arguments)
-        results = cast("ResultStore", ResultStore().update_for_task(task, _sync=True))  # type: ignore[call-arg]
-        reasons, result = self._look(task, inputs, results)
-        self.found.append(Stage(name=task.name, subject=inputs.subject, reasons=reasons))
-        if reasons and task.name in _PLANS:
+        found = look_up(task, args, kwargs, store=self._store)
+        self.found.append(Stage(name=task.name, subject=found.subject, reasons=found.reasons))
+        if found.reasons and task.name in _PLANS:
             return task.fn(*args, **kwargs)
-        if reasons:
+        if found.reasons:
             raise WouldRun
-        return cast("R", result)
+        return cast("R", found.result)
 
     def do(self, planned: Planned[R]) -> R:
         return self.take(planned.title, planned.task, *planned.arguments, **planned.keywords)
@@ -126,14 +124,34 @@ class Lookup:
     def finish(self, news: str) -> None:
         """Nothing was done."""
 
-    def _look(self, task: Task[Any, Any], inputs: Inputs, results: ResultStore) -> tuple[tuple[str, ...], Any]:
-        if task.refresh_cache:
-            return ("an older build comes back as a new version",), None
-        if not results.exists(inputs.key):
-            return why(inputs, store=self._store), None
-        result = results.read(inputs.key).result
-        gone = missing_artifact(result, self._store)
-        return (why(inputs, gone, store=self._store) if gone else ()), result
+
+@dataclass(frozen=True)
+class Found:
+    """What is remembered of a step: its result, or the reasons why it would run."""
+
+    subject: str
+    reasons: tuple[str, ...]
+    result: Any = None
+
+
+def look_up(task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, store: Store) -> Found:
+    """Looks a step up among the remembered results, without taking it."""
+    inputs = inputs_of(task, args, kwargs)
+    if task.refresh_cache:
+        return Found(inputs.subject, ("an older build comes back as a new version",))
+    results = cast("ResultStore", ResultStore().update_for_task(task, _sync=True))  # type: ignore[call-arg]
+    if not results.exists(inputs.key):
+        return Found(inputs.subject, why(inputs, store=store))
+    result = results.read(inputs.key).result
+    gone = missing_artifact(result, store)
+    return Found(inputs.subject, why(inputs, gone, store=store) if gone else (), result)
+
+
+def inputs_of(task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Inputs:
+    """What the result of a step that is remembered depends on."""
+    policy = task.cache_policy
+    assert isinstance(policy, ArtifactPolicy)  # noqa: S101
+    return policy.inputs(task.name, inspect.signature(task.fn).bind(*args, **kwargs).arguments)
 
 
 def _known(part: Callable[[], Any]) -> bool:

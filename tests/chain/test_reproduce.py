@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(1800)
 def commands() -> str:
     page = (ROOT_DIR / "docs/reproduce.md").read_text("utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     return "".join(blocks)
 
 
