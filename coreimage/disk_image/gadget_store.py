@@ -62,17 +62,17 @@ def publish_gadget(package: Path, *, store: Store, signer: Signer, run: Run) -> 
         published = PublishedGadget(gadget=found, path=path, sha256=sha256, size_bytes=len(content))
         with suppress(ConflictError):
             store.put_file(ROOT + path, snap, media_type=SNAP, if_absent=True)
-    _point_to(published, store=store, signer=signer, run=run)
+    _point_to(published, store=store, signer=signer)
     return published
 
 
-def _point_to(published: PublishedGadget, *, store: Store, signer: Signer, run: Run) -> None:
+def _point_to(published: PublishedGadget, *, store: Store, signer: Signer) -> None:
     key = ROOT + pointer_path(published.gadget.name)
     before = store.head(key)
     if before is not None:
         with store.open(key) as file, suppress(VerificationError):
             keyring = [signer.public_key(Role.IMAGE_SIGNING)]
-            if read_pointer(open_inline(file.read(), keyring, where=key, run=run)[1], key) == published:
+            if read_pointer(open_inline(file.read(), keyring, where=key)[1], key) == published:
                 return
     document = json.dumps(published.model_dump(), sort_keys=True, indent=4).encode()
     message = signer.inline(Role.IMAGE_SIGNING, document)
