@@ -123,8 +123,8 @@ def check_installation(project: str) -> None:
 
 def findings(config: MaintenanceConfig, store: Store, now: datetime) -> tuple[str, ...]:
     """One sentence each."""
-    keyrings = system_image.ending_keyrings(store=store, within=timedelta(days=config.key_expiry_days), now=now)
-    return (*keyrings, *low_disk(config.free_disk_gb, Path(tempfile.gettempdir())))
+    ending = system_image.endings(store=store, within=timedelta(days=config.key_expiry_days), now=now)
+    return (*ending, *low_disk(config.free_disk_gb, Path(tempfile.gettempdir())))
 
 
 def low_disk(wanted_gb: float, folder: Path) -> tuple[str, ...]:

@@ -94,6 +94,11 @@ class Session:
     def channels(self) -> dict[str, Channel]:
         return self._channels
 
+    def expires(self) -> int | None:
+        """The end of the channels document, UNIX seconds; None where it has none."""
+        self.channels()
+        return self._signed_channels.expires
+
     def seen(self) -> Seen:
         """What to remember of this server, and to hand to the next session."""
         self.channels()

@@ -17,7 +17,7 @@ from coreimage.system_image.channels import (
 from coreimage.system_image.cleanup import Expired, Orphan, collect_orphans, expire_versions, orphans
 from coreimage.system_image.customise import customise_rootfs
 from coreimage.system_image.deltas import with_deltas
-from coreimage.system_image.expiry import ending_keyrings
+from coreimage.system_image.expiry import endings
 from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
 from coreimage.system_image.importer import import_build
 from coreimage.system_image.keyrings import heal_keyrings, publish_keyrings
@@ -45,7 +45,7 @@ __all__ = [
     "create_device",
     "customise_rootfs",
     "end_overlaps",
-    "ending_keyrings",
+    "endings",
     "expire_versions",
     "export_keyrings",
     "heal_keyrings",

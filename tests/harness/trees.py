@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,7 +11,7 @@ from pathlib import Path
 
 from coreimage.model import TAR_GZ, TEXT, Candidate, PublishedBuild, PublishedFile
 from coreimage.process import run
-from coreimage.signing import Role, Signer, make_keyring
+from coreimage.signing import Role, Signer
 from coreimage.storage import Store, put_blob_bytes
 from coreimage.system_image import import_build, release_candidate
 
@@ -88,46 +86,6 @@ def imported(store: Store, signer: Signer, build_id: str = "20261123", text: byt
 def released(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> int:
     candidate = imported(store, signer, build_id, text)
     return release_candidate(candidate, store=store, signer=signer, now=now).version
-
-
-def original_tree(root: Path, signer: Signer) -> None:
-    """A tree as the original server lays it out (system-image §1 and §2): pairs only, none of our own keys."""
-
-    def put(path: str, content: bytes, role: Role = Role.IMAGE_SIGNING) -> None:
-        file = root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        Path(f"{file}.asc").write_bytes(signer.detached(role, content))
-
-    put(
-        "gpg/archive-master.tar.xz",
-        make_keyring("archive-master", signer.public_key(Role.ARCHIVE_MASTER)),
-        Role.ARCHIVE_MASTER,
-    )
-    put(
-        "gpg/image-master.tar.xz",
-        make_keyring("image-master", signer.public_key(Role.IMAGE_MASTER)),
-        Role.ARCHIVE_MASTER,
-    )
-    expiry = int(NOW.timestamp()) + 63_072_000
-    signing = make_keyring("image-signing", signer.public_key(Role.IMAGE_SIGNING), expiry=expiry)
-    put("gpg/image-signing.tar.xz", signing, Role.IMAGE_MASTER)
-    files = []
-    for order, path in enumerate(
-        ("/pool/ubuntu-1.tar.xz", "/pool/device-2.tar.xz", f"/{CHANNEL}/{DEVICE}/version-7.tar.xz")
-    ):
-        content = path.encode()
-        put(path.lstrip("/"), content)
-        digest = hashlib.sha256(content).hexdigest()
-        files.append(
-            {"path": path, "signature": f"{path}.asc", "checksum": digest, "size": len(content), "order": order}
-        )
-    image = {"type": "full", "version": 7, "description": "x", "version_detail": "version=7", "files": files[::-1]}
-    delta = {**image, "type": "delta", "base": 6}
-    stamp = {"generated_at": "Mon Nov 23 18:34:20 UTC 2026"}
-    index = f"{CHANNEL}/{DEVICE}/index.json"
-    put(index, json.dumps({"global": stamp, "images": [image, delta]}, indent=4).encode())
-    put("channels.json", json.dumps({CHANNEL: {"devices": {DEVICE: {"index": f"/{index}"}}}}, indent=4).encode())
 
 
 class RememberingSigner:

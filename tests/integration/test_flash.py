@@ -22,9 +22,10 @@ from coreimage.signing import Signer
 from coreimage.storage import open_store
 from coreimage.system_image import publish_keyrings
 from tests.boot.synthetic import GADGET, Member, tarball
+from tests.harness import original_server
 from tests.harness.proxy import faulty, reset, slow, wrong_bytes
 from tests.harness.server import serve
-from tests.harness.trees import CHANNEL, DEVICE, now, original_tree, released, rootfs_tarball
+from tests.harness.trees import CHANNEL, DEVICE, NOW, now, released, rootfs_tarball
 
 KEY = "ssh-ed25519 " + "A" * 68 + " me@here"
 FLASH = ["flash", "core", "13", "--channel", "edge", "--login-key", "key.pub", "--no-bmap"]
@@ -194,14 +195,16 @@ def test_a_wrong_byte_is_never_used(tree: Path, here: Path, tmp_path: Path, capf
 def test_a_tree_of_the_original_server(
     signer: Signer, here: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Pairs, none of our keys, files out of order; the files are left here, as `--download-only` of 2015 did."""
-    original_tree(tmp_path / "original", signer)
+    """Pairs, none of our keys; the files are left here, as `--download-only` of 2015 did."""
+    original_server.original_tree(tmp_path / "original", signer, NOW.timestamp())
+    channel = ["--channel", original_server.EDGE, "--device", original_server.DEVICE]
     keyring = ["--keyring", str(tmp_path / "original/gpg/archive-master.tar.xz"), "--legacy"]
     with serve(tmp_path / "original") as server:
-        words = ["flash", "--server", server.url, "core", "13", "--channel", CHANNEL, "--device", DEVICE]
+        words = ["flash", "--server", server.url, "core", "15.04", *channel]
         assert coreimage(["--json", *words, *keyring, "--download-only"]) == 0
     shown = json.loads(capfd.readouterr().out)
-    assert shown == {"version": 7, "files": ["ubuntu-1.tar.xz", "device-2.tar.xz", "version-7.tar.xz"]}
+    kinds = [name.partition("-")[0] for name in shown["files"]]
+    assert (shown["version"], kinds) == (3, ["ubuntu", "device", "version"])
     assert _left(here) == sorted(shown["files"])
 
 

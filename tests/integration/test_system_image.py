@@ -37,7 +37,6 @@ from tests.harness.trees import (
     RememberingSigner,
     imported,
     now,
-    original_tree,
     published,
     released,
     rootfs_tarball,
@@ -351,6 +350,7 @@ def _blacklist(tree: Path, signer: Signer) -> None:
     (tree / "gpg" / "blacklist.tar.xz.asc").write_bytes(signer.detached(Role.IMAGE_MASTER, tarball))
 
 
+@pytest.mark.spoils
 @pytest.mark.parametrize(
     "attack",
     [
@@ -390,15 +390,6 @@ def test_unsigned_or_unlisted_build_is_not_imported(store: DirectoryStore, signe
     for hostile in (forged, swapped):
         with pytest.raises(VerificationError):
             import_build(hostile, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=now)
-
-
-def test_tree_of_the_original_server_is_read(signer: GnupgSigner, tmp_path: Path) -> None:
-    original_tree(tmp_path / "www", signer)
-    with pytest.raises(VerificationError, match="legacy"):
-        download(tmp_path / "www", signer, tmp_path / "files")
-    image, files = download(tmp_path / "www", signer, tmp_path / "files", legacy=True)
-    assert (image.version, image.type) == (7, "full")
-    assert [path.name for path in files] == ["ubuntu-1.tar.xz", "device-2.tar.xz", "version-7.tar.xz"]
 
 
 def test_artifacts_are_as_recorded(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:

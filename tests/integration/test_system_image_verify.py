@@ -30,7 +30,7 @@ from coreimage.system_image import (
 )
 from tests.harness.kill import for_each_kill_point
 from tests.harness.server import serve
-from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, imported, now, original_tree, released
+from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, imported, now, released
 
 
 def top(signer: Signer) -> bytes:
@@ -69,12 +69,6 @@ def test_a_tree_of_only_a_candidate(store: DirectoryStore, signer: GnupgSigner) 
     found = look(store, signer)
     assert wrong(found) == ["channels.json"]
     assert [candidate.version for candidate in found.candidates] == [1]
-
-
-def test_a_tree_of_the_original_server(signer: GnupgSigner, tmp_path: Path) -> None:
-    original_tree(tmp_path / "www", signer)
-    found = verify_web(tmp_path / "www", top(signer), fetch=Downloader(), now=NOW.timestamp)
-    assert (found.findings, found.orphans) == ((), ())
 
 
 def test_what_failed_candidates_left_is_an_orphan(store: DirectoryStore, signer: GnupgSigner) -> None:
@@ -188,6 +182,7 @@ def test_a_renewal_of_keyrings_killed_anywhere(whole: Path, signer: GnupgSigner,
     assert for_each_kill_point(fresh, renew, repaired_without_keys) == 3
 
 
+@pytest.mark.spoils
 def test_a_version_tarball_that_says_something_else(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
     """Rightly signed throughout; only its content gives it away."""
     publish_keyrings(store=store, signer=signer, now=now)
