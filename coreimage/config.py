@@ -139,6 +139,56 @@ class ArchitectureConfig(Value):
     """So long a run may work for it, from choosing packages to releasing; then it has failed."""
 
 
+class ImageSourceConfig(Value):
+    """A part of the newest version of another channel: of this store, or of another system-image server."""
+
+    channel: ChannelName
+    device: str = ""
+    """Default: the device that the version is made for."""
+    component: str = ""
+    """What the part is called there, such as `custom`; default: as here."""
+    server: str = ""
+    """Web root of the other server, an address or a folder; default: this store."""
+    keyring: str = ""
+    """The server's archive-master.tar.xz: whom to trust."""
+    legacy: bool = False
+    """Whether it is a server of 2015, which cannot tell old channels from new ones."""
+
+    @model_validator(mode="after")
+    def _trusted(self) -> ImageSourceConfig:
+        if bool(self.server) != bool(self.keyring):
+            raise ValueError("`server` and `keyring` go together: without its archive-master, no server is believed")
+        return self
+
+
+class ComponentConfig(Value):
+    """One more tarball of a channel's versions, laid over rootfs and device part. One of four sources is named."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    devices: tuple[Word, ...] = ()
+    """Only for these; empty: for all."""
+    file: str | None = None
+    """A tarball, relative to the project file."""
+    url: str | None = None
+    """A tarball on a web server."""
+    monitor: str = ""
+    """Address of a text of one line: `url` is fetched again when it changes."""
+    keyring: Literal["archive-master", "image-master", "image-signing"] | None = None
+    """A keyring of this store, put where images have the one that they trust."""
+    image: ImageSourceConfig | None = None
+    """A part of another channel's newest version."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ComponentConfig:
+        if self.name in {"ubuntu", "device", "version"}:
+            raise ValueError(f"`{self.name}` is what every version has already: choose another name")
+        if sum(source is not None for source in (self.file, self.url, self.keyring, self.image)) != 1:
+            raise ValueError("name one source: `file`, `url`, `keyring` or `image`")
+        if self.monitor and self.url is None:
+            raise ValueError("`monitor` says when `url` is fetched again")
+        return self
+
+
 class ChannelConfig(Value):
     series: str
     devices: tuple[Word, ...] = Field(min_length=1)
@@ -157,8 +207,17 @@ class ChannelConfig(Value):
     """Which published builds the channel may take: any, or those that are marked good."""
     promotion: PromotionConfig | None = None
     retention: RetentionConfig | None = None
+    components: tuple[ComponentConfig, ...] = ()
+    """Further tarballs of each version, applied in this order after rootfs and device part."""
     server: Server | None = None
     """Where the channel's devices look for updates, if not where all do."""
+
+    @model_validator(mode="after")
+    def _components_once(self) -> ChannelConfig:
+        names = [component.name for component in self.components]
+        if len(set(names)) != len(names):
+            raise ValueError("two components have the same name")
+        return self
 
 
 class WebhookConfig(Value):
@@ -355,6 +414,8 @@ _PARTS: dict[str, type[BaseModel]] = {
     "schedule": ScheduleConfig,
     "promotion": PromotionConfig,
     "retention": RetentionConfig,
+    "components": ComponentConfig,
+    "image": ImageSourceConfig,
     "notifications": NotificationsConfig,
     "webhook": WebhookConfig,
     "mail": MailConfig,

@@ -10,12 +10,14 @@ import structlog
 from coreimage import publication, system_image
 from coreimage.config import Project
 from coreimage.errors import NotFoundError, UsageError
+from coreimage.http import Fetch
 from coreimage.model import Architecture, Candidate, PublishedBuild, Release, Value
 from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.publication import BuildTree
 from coreimage.signing import Signer
 from coreimage.storage import Store
+from coreimage.system_image import Gathering
 
 log = structlog.get_logger("coreimage.intake")
 
@@ -53,6 +55,7 @@ def import_channel(
     store: Store,
     signer: Signer,
     now: Callable[[], datetime],
+    fetch: Fetch,
     run: Run = run_process,
 ) -> Intake:
     """Makes the channel's next version of the build that it may take, and releases it unless it must boot first.
@@ -65,6 +68,17 @@ def import_channel(
             "the channel is filled by hand", where=channel, resolution=f"`coreimage promote FROM {channel} --device D`"
         )
     published = takeable_build(project, channel, device, store=store)
+    gathering = Gathering(
+        device=device,
+        architecture=project.config.devices[device].architecture,
+        compression=config.compression,
+        folder=project.folder,
+        store=store,
+        signer=signer,
+        fetch=fetch,
+        now=now,
+        run=run,
+    )
     candidate = system_image.import_build(
         published,
         channel,
@@ -76,6 +90,7 @@ def import_channel(
         description=config.description,
         compression=config.compression,
         server=project.server(channel),
+        components=system_image.gather(config.components, gathering),
     )
     architecture = project.config.devices[device].architecture
     if config.boot_test and not _is_good(project, channel, published, architecture, store=store):

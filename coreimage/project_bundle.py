@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from coreimage.config import Project, load_project
+from coreimage.config import Project, ProjectConfig, load_project
 from coreimage.errors import ConflictError, UsageError, VerificationError
 from coreimage.storage import Store
 from coreimage.tarball import Limits, MemberCheck, TarWriter, extract
@@ -85,7 +85,15 @@ def named_paths(project: Project) -> list[str]:
     extra_keys = [archive.key for one in series for archive in one.extra_archives]
     overlays = [one.rootfs.overlay for one in series if one.rootfs.overlay]
     hooks = [hook for one in series for hook in one.rootfs.hooks]
-    return [*keys, *extra_keys, *overlays, *hooks, *(device.gadget for device in config.devices.values())]
+    gadgets = [device.gadget for device in config.devices.values()]
+    return [*keys, *extra_keys, *overlays, *hooks, *gadgets, *_named_by_components(config)]
+
+
+def _named_by_components(config: ProjectConfig) -> Iterator[str]:
+    for channel in config.channels.values():
+        for component in channel.components:
+            image = component.image
+            yield from filter(None, (component.file, image.keyring if image else None))
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -34,6 +34,7 @@ from coreimage.project_bundle import open_project
 from coreimage.publication import BuildContent
 from coreimage.rootfs import ArchiveSpec, DeviceSpec, RootfsSpec, Spec
 from coreimage.storage import require_format
+from coreimage.system_image import Component
 from flows.elsewhere import SPREAD, Spread
 from flows.lanes import Lane, side_by_side
 from flows.progress import name_run, run_name
@@ -277,6 +278,7 @@ class Build:
             "description": self.config.description,
             "compression": self.config.compression,
             "server": self.project.server(self.channel),
+            "components": self.components(device),
             "tools": self.tools,
             "site": self.site,
         }
@@ -286,6 +288,15 @@ class Build:
             return candidate
         anew = system_image.import_build.with_options(refresh_cache=True)
         return self.steps.take(title, anew, *arguments, **keywords)
+
+    def components(self, device: str) -> tuple[Component, ...]:
+        """What the channel lays over rootfs and device part, as it is now."""
+        configs, architecture = self.config.components, self.project.config.devices[device].architecture
+        if not configs:
+            return ()
+        arguments = configs, device, architecture, self.config.compression
+        keywords: dict[str, Any] = {"folder": str(self.project.folder), "tools": self.tools, "site": self.site}
+        return self.steps.take("", system_image.gather_components, *arguments, **keywords)
 
     def image(self, candidate: Candidate) -> Planned[DiskImage]:
         device = self.project.config.devices[candidate.device]

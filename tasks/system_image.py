@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from coreimage import system_image
-from coreimage.model import Candidate, PublishedBuild, Release, Server, ToolsTree
+from coreimage.config import ComponentConfig
+from coreimage.model import Architecture, Candidate, PublishedBuild, Release, Server, ToolsTree
+from coreimage.system_image import Component
 from coreimage.system_image.documents import newest_version as newest
 from coreimage.system_image.tree import read_channels, read_images
 from tasks.caching import artifact_task, live_task
@@ -23,6 +25,32 @@ def publish_keyrings(*, site: Site) -> None:
     system_image.renew_channels(store=store, signer=signer, now=_now)
 
 
+@live_task()
+def gather_components(
+    configs: tuple[ComponentConfig, ...],
+    device: str,
+    architecture: Architecture,
+    compression: Literal["fast", "small"],
+    *,
+    folder: str,
+    tools: ToolsTree,
+    site: Site,
+) -> tuple[Component, ...]:
+    """What may have changed where nothing here did: looked at each time."""
+    gathering = system_image.Gathering(
+        device=device,
+        architecture=architecture,
+        compression=compression,
+        folder=Path(folder),
+        store=site.store(),
+        signer=site.signer(),
+        fetch=site.fetch(),
+        now=_now,
+        run=site.run(tools),
+    )
+    return system_image.gather(configs, gathering)
+
+
 @artifact_task()
 def import_build(
     published: PublishedBuild,
@@ -32,6 +60,7 @@ def import_build(
     description: str,
     compression: Literal["fast", "small"],
     server: Server,
+    components: tuple[Component, ...],
     tools: ToolsTree,
     site: Site,
 ) -> Candidate:
@@ -46,6 +75,7 @@ def import_build(
         description=description,
         compression=compression,
         server=server,
+        components=components,
     )
 
 

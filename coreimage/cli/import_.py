@@ -30,6 +30,7 @@ def import_(settings: Settings, channel: str, devices: tuple[str, ...]) -> None:
     """
     from coreimage.config import load_project  # noqa: PLC0415
     from coreimage.errors import UsageError  # noqa: PLC0415
+    from coreimage.http import Downloader  # noqa: PLC0415
     from coreimage.intake import import_channel  # noqa: PLC0415
     from coreimage.system_image import publish_keyrings  # noqa: PLC0415
 
@@ -41,7 +42,8 @@ def import_(settings: Settings, channel: str, devices: tuple[str, ...]) -> None:
     effects = publishing(settings)
     publish_keyrings(**effects)
     project = load_project(settings.project_file)
-    done = [import_channel(project, channel, device, **effects) for device in devices or known]
+    fetch = Downloader()
+    done = [import_channel(project, channel, device, fetch=fetch, **effects) for device in devices or known]
     click.echo(json.dumps([_document(each) for each in done]) if settings.as_json else "\n".join(map(_line, done)))
 
 

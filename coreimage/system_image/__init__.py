@@ -15,6 +15,7 @@ from coreimage.system_image.channels import (
     show_channel,
 )
 from coreimage.system_image.cleanup import Expired, Orphan, collect_orphans, expire_versions, orphans
+from coreimage.system_image.components import Component, Gathering, gather
 from coreimage.system_image.customise import customise_rootfs
 from coreimage.system_image.deltas import with_deltas
 from coreimage.system_image.expiry import endings
@@ -32,9 +33,11 @@ from coreimage.system_image.version_tarball import version_tarball
 __all__ = [
     "OVERLAP",
     "Change",
+    "Component",
     "Expired",
     "Finding",
     "Findings",
+    "Gathering",
     "Medium",
     "Orphan",
     "Rotation",
@@ -48,6 +51,7 @@ __all__ = [
     "endings",
     "expire_versions",
     "export_keyrings",
+    "gather",
     "heal_keyrings",
     "heal_pair",
     "hide_channel",

@@ -17,6 +17,7 @@ from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import Role, Signer, verify_detached
 from coreimage.storage import Store, read_blob
+from coreimage.system_image.components import Component, require_fit
 from coreimage.system_image.deltas import with_deltas
 from coreimage.system_image.documents import (
     Document,
@@ -28,7 +29,7 @@ from coreimage.system_image.documents import (
     newest_version,
 )
 from coreimage.system_image.edits import require_writable
-from coreimage.system_image.payload import IMPORTER_VERSION, Compression, Kind, payload
+from coreimage.system_image.payload import IMPORTER_VERSION, Compression, payload
 from coreimage.system_image.tree import put_candidate_channels, put_index, read_channels, read_images
 from coreimage.system_image.versions import Place, epoch, last_number, put_version, reserve
 
@@ -48,6 +49,7 @@ def import_build(
     compression: Compression = "fast",
     delta_bases: int = 1,
     server: Server = Server(),  # noqa: B008
+    components: Sequence[Component] = (),
 ) -> Candidate:
     """Makes the candidate, with deltas from the `delta_bases` newest versions of the channel.
 
@@ -58,27 +60,31 @@ def import_build(
     """
     rootfs, raw_device = select_files(published, device)
     _verify_build(published, (rootfs, raw_device), store, signer)
-    recipe = {"description": description, "compression": compression, "server": server.model_dump()}
+    recipe: Document = {"description": description, "compression": compression, "server": server.model_dump()}
+    recipe |= {"components": [component.model_dump() for component in components]} if components else {}
     identity = _identity(published, rootfs, raw_device, recipe)
     place = Place(channel, device, store, signer)
     channels = read_channels(store, signer)
     require_writable(channels.document, channel, device)
     images = read_images(store, channels.document, channel, device)
-    detail = f"ubuntu={published.build_id},raw-device={published.build_id}"
+    details = [f"ubuntu={published.build_id}", f"raw-device={published.build_id}"]
+    detail = ",".join([*details, *(component.detail for component in components)])
     numbers = {"newest": newest_version(images), "last": last_number(channels, images, channel, device)}
     reserved = reserve(place, identity, detail, generated_at(now()), **numbers)
     detail = reserved["channel.ini"]["version_detail"]
 
-    def make(kind: Kind, file: PublishedFile) -> ArtifactRef:
+    def make(kind: str, file: PublishedFile) -> ArtifactRef:
         architecture = architecture_of(device)
         return payload(kind, file.artifact, architecture, compression=compression, store=store, signer=signer, run=run)
 
     with ThreadPoolExecutor(2, "payload") as pool:
-        sources: tuple[tuple[Kind, PublishedFile], ...] = ("ubuntu", rootfs), ("device", raw_device)
+        sources: tuple[tuple[str, PublishedFile], ...] = ("ubuntu", rootfs), ("device", raw_device)
         made = [pool.submit(copy_context().run, make, kind, file) for kind, file in sources]
         payloads = [payload.result() for payload in made]
+    if components:
+        require_fit([*payloads, *(component.file for component in components)], store=store)
     version = put_version(place, reserved, server, epoch(published.build_id))
-    files = tuple(_named(ref) for ref in (*payloads, version))
+    files = tuple(_named(ref) for ref in (*payloads, *(component.file for component in components), version))
     before = [image for image in images if image["version"] < reserved["version"]]
     entry = image_entry(reserved["version"], detail, description, files)
     bases = fulls(before)[-delta_bases:] if delta_bases else []

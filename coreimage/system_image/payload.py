@@ -18,7 +18,7 @@ from coreimage.process import Run
 from coreimage.signing import Role, Signer
 from coreimage.storage import Store, fetch_blob
 from coreimage.system_image import layout
-from coreimage.system_image.customise import customise_rootfs, unpack_gzip
+from coreimage.system_image.customise import customise_rootfs, repack_component, unpack_gzip
 from coreimage.system_image.documents import Document, json_bytes
 from coreimage.tarball import XzFilter, compress_xz
 from coreimage.workspace import workspace
@@ -28,16 +28,16 @@ log = structlog.get_logger("coreimage.system_image")
 IMPORTER_VERSION = 3
 """Raise it when the same input gives other bytes: it is part of the cache key."""
 Compression = Literal["fast", "small"]
-Kind = Literal["ubuntu", "device"]
 
-_CUSTOMISE: dict[Kind, Callable[[Path, IO[bytes]], None]] = {"ubuntu": customise_rootfs, "device": unpack_gzip}
+_CUSTOMISE: dict[str, Callable[[Path, IO[bytes]], None]] = {"ubuntu": customise_rootfs, "device": unpack_gzip}
+"""By what the payload is; any other is a component."""
 _PRESETS: dict[Compression, int] = {"fast": 0, "small": 9}
 _SMALL_DICTIONARY = "64KiB"
 """For kernels and modules, which are compressed already: a third of the time goes, and nothing of the size comes."""
 
 
 def payload(
-    kind: Kind,
+    kind: str,
     source: ArtifactRef,
     architecture: Architecture,
     *,
@@ -46,7 +46,7 @@ def payload(
     signer: Signer,
     run: Run,
 ) -> ArtifactRef:
-    """The signed pool file made of `source`: made now, or found when the same was made before.
+    """The signed pool file `<kind>-<digest>.tar.xz` made of `source`: made now, or found when the same was made before.
 
     The pool file, its signature and its sidecar are in the store when this returns.
     """
@@ -65,7 +65,7 @@ def payload(
     with workspace("import", run=run) as folder:
         packed = fetch_blob(store, source, folder / "source.tar.gz")
         made = compress_xz(
-            partial(_CUSTOMISE[kind], packed),
+            partial(_CUSTOMISE.get(kind, repack_component), packed),
             folder / "made.tar.xz",
             run=run,
             preset=_PRESETS[compression],
@@ -100,7 +100,7 @@ def _filter(architecture: Architecture) -> XzFilter:
     return XzFilter.X86 if architecture == "amd64" else XzFilter.NONE
 
 
-def _to_pool(kind: Kind, made: Path, store: Store) -> ArtifactRef:
+def _to_pool(kind: str, made: Path, store: Store) -> ArtifactRef:
     with made.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     uri = layout.key(layout.pool(kind, sha256))

@@ -110,8 +110,10 @@ def for_each_kill_point(
     check: Callable[[Store], None],
     *,
     finished: Callable[[Store], None] | None = None,
+    every: int = 1,
 ) -> int:
-    """Kills `action` before and after each of its mutating store calls, on a fresh `make_store()` each time.
+    """Kills `action` before and after each of its mutating store calls (`every` 3: each third), on a fresh
+    `make_store()` each time.
 
     After every kill `check` must hold; then the action runs again to its end, and `check` and `finished` must hold.
     Gives the number of mutating calls.
@@ -119,7 +121,7 @@ def for_each_kill_point(
     counted = KillStore(make_store())
     action(counted)
     assert counted.calls, "the action never writes: there is nothing to kill"
-    for at in range(1, counted.calls + 1):
+    for at in range(1, counted.calls + 1, every):
         for when in ("before", "after"):
             _kill_once(KillStore(make_store(), at, when), action, check, finished or check)
     return counted.calls

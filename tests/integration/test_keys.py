@@ -146,7 +146,8 @@ def test_archive_master_is_not_rotated_here(site: Site) -> None:
         site.rotate(Role.ARCHIVE_MASTER)
 
 
-def test_a_rotation_killed_at_every_store_call(origin: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_rotation_killed_at_every_store_call(every: int, origin: Path, tmp_path: Path) -> None:
     """The keys folder stays as the kill left it; the same command finishes. The new key is made before anything is
     stored, so that it is made once for all."""
     site, begun = Site(tmp_path / "site"), tmp_path / "begun"
@@ -167,7 +168,10 @@ def test_a_rotation_killed_at_every_store_call(origin: Path, tmp_path: Path) -> 
         assert len(site.published("image-signing")) == 2
         assert site.issuers() == {site.signer.fingerprint(Role.IMAGE_SIGNING)}
 
-    assert for_each_kill_point(fresh, lambda store: site.rotate(store=store), readable, finished=finished) > 10
+    def rotate(store: Store) -> None:
+        site.rotate(store=store)
+
+    assert for_each_kill_point(fresh, rotate, readable, finished=finished, every=every) > 10
 
 
 def test_a_revoked_key_signs_nothing_any_more(site: Site) -> None:
