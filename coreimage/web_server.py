@@ -1,4 +1,5 @@
-"""The parts of a store that others may read, over HTTP: GET and HEAD, ranges, strong ETags, pages that list."""
+"""The parts of a store that others may read, over HTTP: GET and HEAD, ranges, strong ETags, and
+for a folder its page, else a listing."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import mimetypes
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 from coreimage import logs
@@ -16,6 +18,9 @@ from coreimage.storage import ObjectInfo, Store
 WEB_ROOTS = ("system-image/", "cdimage/", "images/", "oem/")
 """All else in the store is the pipeline's own."""
 _DEFAULT_ROOT = "system-image/"
+_PAGE = "index.html"
+"""What a folder shows, where it has one; at the very top too."""
+_TEXTS = {".manifest", ".filelist", ".log", ".gpg", ".asc", ".ini"}
 
 
 def make_server(store: Store, host: str, port: int) -> ThreadingHTTPServer:
@@ -50,10 +55,10 @@ class _Server(ThreadingHTTPServer):
 
 def _answer(handler: BaseHTTPRequestHandler, store: Store) -> None:
     key = key_of(handler.path)
-    if not key or key.endswith("/"):
-        _send_page(handler, key, store)
+    found = store.head(f"{key}{_PAGE}" if key.endswith("/") or not key else key)
+    if found is None and (not key or key.endswith("/")):
+        _send_listing(handler, key, store)
         return
-    found = store.head(key)
     if found is None:
         handler.send_error(404)
     elif _is_held(found, handler.headers.get("If-None-Match", "")):
@@ -66,7 +71,7 @@ def _answer(handler: BaseHTTPRequestHandler, store: Store) -> None:
 def key_of(path: str) -> str:
     """The store's key of a URL's path; what names no other web root is below the channels' own."""
     wanted = unquote(urlsplit(path).path).lstrip("/")
-    return wanted if not wanted or wanted.startswith(WEB_ROOTS) else _DEFAULT_ROOT + wanted
+    return wanted if wanted in ("", _PAGE) or wanted.startswith(WEB_ROOTS) else _DEFAULT_ROOT + wanted
 
 
 def byte_range(header: str, size_bytes: int) -> tuple[int, int] | None:
@@ -93,8 +98,7 @@ def _send_object(handler: BaseHTTPRequestHandler, found: ObjectInfo, store: Stor
         _end_head(handler, 0, {"Content-Range": f"bytes */{size_bytes}"})
         return
     start, stop = part or (0, size_bytes)
-    media_type = mimetypes.guess_type(found.key)[0] or "application/octet-stream"
-    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": media_type}
+    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": media_type(found.key)}
     if part:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
     handler.send_response(206 if part else 200)
@@ -102,6 +106,14 @@ def _send_object(handler: BaseHTTPRequestHandler, found: ObjectInfo, store: Stor
     if handler.command != "HEAD":
         with store.open(found.key, start=start, stop=stop) as source:
             shutil.copyfileobj(source, handler.wfile)
+
+
+def media_type(key: str) -> str:
+    """As browsers want it: what is text is shown, everything else is downloaded."""
+    if PurePosixPath(key).suffix in _TEXTS or key.endswith("SHA256SUMS"):
+        return "text/plain; charset=utf-8"
+    guessed, packed = mimetypes.guess_type(key)
+    return guessed if guessed and not packed else "application/octet-stream"
 
 
 def _is_held(found: ObjectInfo, if_none_match: str) -> bool:
@@ -114,7 +126,7 @@ def _etag(found: ObjectInfo) -> str:
     return '"' + found.etag.strip('"') + '"'
 
 
-def _send_page(handler: BaseHTTPRequestHandler, prefix: str, store: Store) -> None:
+def _send_listing(handler: BaseHTTPRequestHandler, prefix: str, store: Store) -> None:
     names = sorted(set(_children(prefix, store))) if prefix else list(WEB_ROOTS)
     if not names:
         handler.send_error(404)

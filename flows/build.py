@@ -42,7 +42,7 @@ from flows.report import changed_packages, lock_changes, news, show_failed_boot,
 from flows.result import ArchitectureResult, BuildResult, DeviceResult
 from flows.steps import Planned, Steps, Taking, step
 from flows.story import duration, packages
-from tasks import boot_test, publication, system_image
+from tasks import boot_test, pages, publication, system_image
 from tasks import disk_image as images
 from tasks import rootfs as chroots
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
@@ -96,8 +96,8 @@ class Build:
         self.probed: dict[tuple[ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
 
     def expected_steps(self) -> int:
-        """Per architecture plan, rootfs and mark; per device plan, part, version, image, boot and release."""
-        return 3 + 3 * len(architectures(self.project, self.devices)) + 6 * len(self.devices)
+        """Pages; per architecture plan, rootfs and mark; per device plan, part, version, image, boot and release."""
+        return 4 + 3 * len(architectures(self.project, self.devices)) + 6 * len(self.devices)
 
     def run(self) -> BuildResult:
         start_s = time.monotonic()
@@ -112,6 +112,7 @@ class Build:
         self.steps.take("", system_image.publish_keyrings, site=self.site)
         finished = side_by_side({lane: partial(self.finish, lane.architecture, published) for lane in parts})
         require_some(lanes, finished)
+        self.write_pages(published, [device for devices in finished.values() for device in devices])
         result = self.result(published, lanes, tuple(finished.values()))
         show_result(result, self.changes, web=self.project.config.web, store=self.store)
         self.steps.finish(news(result))
@@ -335,6 +336,11 @@ class Build:
         evidence = tuple(report for device in devices for report in device.boots)
         title = f"Marking build {published.build_id} good for {architecture}"
         self.steps.take(title, publication.mark_good, published, architecture, evidence, site=self.site)
+
+    def write_pages(self, published: PublishedBuild, devices: Sequence[DeviceResult]) -> None:
+        """What people read of all this. Only what was made known changes them: not how it came about."""
+        releases = tuple(sorted((device.release for device in devices), key=lambda release: release.device))
+        self.steps.take("Writing the pages", pages.write_pages, published, releases, site=self.site)
 
 
 def require_some(lanes: Sequence[Lane], succeeded: Collection[Lane]) -> None:

@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 _LATER = (
     *("plan-packages", "build-rootfs", "build-device", "publish-build", "import-build", "assemble-image"),
-    *("boot-test", "release-candidate", "mark-good"),
+    *("boot-test", "release-candidate", "mark-good", "write-pages"),
 )
 _PLANS = (plan_tools.name, plan_packages.name)
 _ALWAYS: tuple[Task[Any, Any], ...] = (probe_archives,)
@@ -85,8 +85,7 @@ class Foreseen(Build):
         names = architectures(self.project, self.devices)
         content = self.content([self.parts(name) for name in names])
         published = self.steps.take("", publication.publish_build, content, site=self.site)
-        for name in names:
-            self.finish(name, published)
+        self.write_pages(published, [device for name in names for device in self.finish(name, published)])
 
     def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
         """The next build's business."""

@@ -11,6 +11,7 @@ from prefect.artifacts import create_table_artifact
 from coreimage import logs, system_image
 from coreimage.config import PromotionConfig
 from coreimage.errors import UsageError
+from coreimage.pages import write_pages
 from coreimage.project_bundle import open_project
 from coreimage.signing import Signer
 from coreimage.storage import Store
@@ -39,6 +40,7 @@ def promote_channel(channel: str) -> None:
         raise UsageError("has no `promotion`", where=channel, resolution="add one to the project file, and deploy it")
     system_image.create_channel(channel, store=store, signer=signer, now=_now)
     rows = [{"device": device, "": _take_over(channel, device, config.promotion, site)} for device in config.devices]
+    write_pages(store=store, channels=[channel])
     create_table_artifact(rows, key=artifact_key("promoted", channel), description=f"From {config.promotion.source}")
 
 

@@ -41,6 +41,7 @@ _STAGE_OF: dict[str, Stage] = {
     "boot-test": "boot",
     "release-candidate": "release",
     "mark-good": "release",
+    "write-pages": "release",
 }
 """By the name of its task."""
 
@@ -110,8 +111,9 @@ class StagedBuild(Build):
 
     def imported(self, published: PublishedBuild) -> None:
         self.steps.take("", system_image.publish_keyrings, site=self.site)
-        for name in self.architectures:
-            _reached(partial(self.finish, name, published))
+        finished = [_reached(partial(self.finish, name, published)) for name in self.architectures]
+        if all(finished):
+            self.write_pages(published, [device for devices in finished if devices for device in devices])
 
 
 class StagedSteps(Steps):

@@ -11,7 +11,7 @@ import structlog
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from coreimage import logs, publication, system_image
+from coreimage import logs, pages, publication, system_image
 from coreimage.budget import parse_size
 from coreimage.config import MaintenanceConfig, Project, RetentionConfig
 from coreimage.errors import AttentionError
@@ -44,8 +44,9 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
     project = _project(store)
     config = project.channel(channel)
     retention = config.retention or RetentionConfig()
+    tree = BuildTree(project=project.config.project, series=config.series, image_type=config.image_type)
     removed = publication.expire_builds(
-        BuildTree(project=project.config.project, series=config.series, image_type=config.image_type),
+        tree,
         keep_count=retention.keep_count,
         keep_days=retention.keep_days,
         store=store,
@@ -57,6 +58,8 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
         system_image.expire_versions(
             channel, keep_count, store=store, signer=site.signer(), now=lambda: datetime.now(UTC)
         )
+    if not dry_run:
+        pages.write_pages(store=store, channels=[channel], trees=[tree])
     verb = "would go" if dry_run else "removed"
     log.info(f"{len(removed)} builds {verb}", channel=channel, builds=",".join(removed))
     create_table_artifact([{"build": build, "": verb} for build in removed], key=artifact_key("expired", channel))

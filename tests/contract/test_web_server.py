@@ -12,7 +12,8 @@ import requests
 
 from coreimage.http import Downloader
 from coreimage.storage import open_store
-from coreimage.web_server import byte_range, key_of, make_server
+from coreimage.web_server import byte_range, key_of
+from tests.harness.serving import serving
 
 CONTENT = bytes(range(256)) * 4096
 
@@ -23,12 +24,8 @@ def url(tmp_path: Path) -> Iterator[str]:
     store.put_bytes("system-image/channels.json", CONTENT, media_type="application/json")
     store.put_bytes("cdimage/a b/SHA256SUMS", b"sums", media_type="text/plain")
     store.put_bytes("locks/secret", b"own", media_type="text/plain")
-    with make_server(store, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(store) as address:
+        yield address
 
 
 def test_channels_are_at_the_root_and_all_is_below_its_name(url: str) -> None:
@@ -128,3 +125,15 @@ def test_keys() -> None:
     assert key_of("/channels.json?x=1") == "system-image/channels.json"
     assert key_of("/images/a%2Bb") == "images/a+b"
     assert key_of("/") == ""
+    assert key_of("/index.html") == "index.html"
+
+
+def test_a_folder_shows_its_page(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    for key in ("index.html", "cdimage/a/index.html"):
+        store.put_bytes(key, f"the page of {key}".encode(), media_type="text/html")
+    with serving(store) as url:
+        for path, key in (("", "index.html"), ("index.html", "index.html"), ("cdimage/a/", "cdimage/a/index.html")):
+            found = requests.get(f"{url}/{path}", timeout=9)
+            assert (found.text, found.headers["Content-Type"]) == (f"the page of {key}", "text/html")
+        assert "a/" in requests.get(f"{url}/cdimage/", timeout=9).text

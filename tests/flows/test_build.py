@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
-from coreimage import boot_test, disk_image, rootfs, system_image
+from coreimage import boot_test, disk_image, pages, rootfs, system_image
 from coreimage.errors import BootError, NotFoundError
 from coreimage.model import (
     JSON,
@@ -147,6 +147,11 @@ class Rooms:
             channel=candidate.channel, device=candidate.device, version=candidate.version, index=candidate.index
         )
 
+    def pages(self, *, channels: Any, trees: Any, **effects: Any) -> int:
+        assert (set(channels), [tree.project for tree in trees]) == ({CHANNEL}, ["tiny"])
+        self.calls.append("pages")
+        return 1
+
     def image(self, candidate: Candidate, *rest: Any, **effects: Any) -> DiskImage:
         self.calls.append("assemble")
         return DiskImage(
@@ -221,6 +226,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "fetch_image": lambda image, target, **k: target,
         },
         boot_test: {"boot_tests": rooms.boots_under, "require_boot": require_boot},
+        pages: {"write_pages": rooms.pages},
         channels: {"newest_version": rooms.newest},
         images: {"assemble_candidate": rooms.image},
         Site: {"signer": lambda self: Signer(), "run": lambda self, tools: None},
@@ -260,6 +266,7 @@ WHOLE = [
     "boot bios",
     "boot uefi",
     "release",
+    "pages",
 ]
 
 
@@ -300,7 +307,7 @@ def test_an_older_build_comes_back_as_a_new_version(build: Callable[..., BuildRe
     third = build()
     assert third.published == first.published
     assert third.devices[0].release.version == 3
-    assert rooms.calls == ["probe", "import", "assemble", "boot bios", "boot uefi", "release"]
+    assert rooms.calls == ["probe", "import", "assemble", "boot bios", "boot uefi", "release", "pages"]
 
 
 def test_refresh_does_everything_anew(build: Callable[..., BuildResult], rooms: Rooms) -> None:
@@ -320,7 +327,7 @@ def test_a_failed_boot_leaves_the_channel(build: Callable[..., BuildResult], roo
     assert (Path(rooms.store.url[7:]) / "system-image/channels.json").read_text() == "1"
     rooms.boots = True
     build()
-    assert rooms.calls == ["probe", "boot bios", "boot uefi", "release"]
+    assert rooms.calls == ["probe", "boot bios", "boot uefi", "release", "pages"]
 
 
 def test_unknown_channels_and_devices_are_refused_before_anything_runs(

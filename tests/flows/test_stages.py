@@ -20,7 +20,7 @@ __all__ = ["rooms"]
 
 Take = Callable[..., StagesResult]
 AFTER: dict[Stage, int] = {
-    "plan": 5, "rootfs": 6, "device": 7, "publish": 7, "import": 8, "image": 9, "boot": 11, "release": 12
+    "plan": 5, "rootfs": 6, "device": 7, "publish": 7, "import": 8, "image": 9, "boot": 11, "release": 13
 }  # fmt: skip
 """How much of `WHOLE` has been done after a stage."""
 

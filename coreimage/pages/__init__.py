@@ -1,0 +1,5 @@
+"""HTML pages for people, kept beside what they describe: made of what the store holds and of nothing else."""
+
+from coreimage.pages.write import write_pages
+
+__all__ = ["write_pages"]
