@@ -26,7 +26,7 @@ def workspace(purpose: str, *, parent: Path | None = None, run: Run = run_proces
     `purpose` is a word in its name, for people who look. Raises OSError when `parent` cannot be written to.
     """
     parent = parent or Path(tempfile.gettempdir())
-    _sweep(parent, run)
+    sweep(parent, run=run)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=parent))
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -37,12 +37,17 @@ def workspace(purpose: str, *, parent: Path | None = None, run: Run = run_proces
         os.close(lock)
 
 
-def _sweep(parent: Path, run: Run) -> None:
-    for folder in parent.glob(f"{_PREFIX}*"):
+def sweep(parent: Path | None = None, *, run: Run = run_process, dry_run: bool = False) -> tuple[Path, ...]:
+    """Removes the folders that dead owners left below `parent` (TMPDIR); gives which."""
+    found = []
+    for folder in (parent or Path(tempfile.gettempdir())).glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            found = folder.lstat()
-            if found.st_uid == os.geteuid() and time.time() - found.st_ctime > _NEW_S and _abandoned(folder):
-                _remove(folder, run)
+            seen = folder.lstat()
+            if seen.st_uid == os.geteuid() and time.time() - seen.st_ctime > _NEW_S and _abandoned(folder):
+                found.append(folder)
+                if not dry_run:
+                    _remove(folder, run)
+    return tuple(found)
 
 
 def _abandoned(folder: Path) -> bool:

@@ -19,7 +19,9 @@ from coreimage.logs import decimal_size
 from coreimage.pool import collect, record_folder
 from coreimage.project_bundle import open_project
 from coreimage.publication import BuildTree
+from coreimage.rootfs import tidy_trees, trees_budget_bytes, trees_folder
 from coreimage.storage import Store
+from coreimage.workspace import sweep
 from flows.report import artifact_key
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
 from tasks.system_image import newest_version, publish_keyrings
@@ -84,9 +86,10 @@ def renew_signatures(project: str) -> None:
 
 @flow(name="collect-garbage", flow_run_name="{project}")
 def collect_garbage(project: str, max_size: str = "20G", dry_run: bool = False) -> int:
-    """Removes the oldest packages and artifacts that nothing needs, until the pool is within `max_size`.
+    """Removes and names the oldest packages and artifacts that nothing needs, until the pool is within `max_size`.
 
-    Gives how many objects went.
+    Also the tools trees of the worker's machine that are over their size (COREIMAGE_TOOLS_BUDGET), and what killed
+    builds left there. Gives how many objects of the pool went.
 
     Args:
         project: Whose store.
@@ -97,9 +100,15 @@ def collect_garbage(project: str, max_size: str = "20G", dry_run: bool = False) 
     records = record_folder(Path("var/prefect"))
     store = Site.here().store()
     removed, left_bytes = collect(store, records, budget_bytes=parse_size(max_size), dry_run=dry_run)
-    freed = decimal_size(sum(item.size_bytes for item in removed))
+    trees = tidy_trees(trees_folder(), budget_bytes=trees_budget_bytes(), dry_run=dry_run)
+    gone = [(item.key, decimal_size(item.size_bytes)) for item in removed]
+    gone += [(f"tools tree {tree.key}", decimal_size(tree.size_bytes)) for tree in trees]
+    gone += [(str(folder), "") for folder in sweep(dry_run=dry_run)]
+    freed = decimal_size(sum(item.size_bytes for item in (*removed, *trees)))
     verb = "would go" if dry_run else "removed"
-    log.info(f"{len(removed)} objects {verb}", project=project, freed=freed, left_bytes=left_bytes)
+    log.info(f"{len(gone)} objects {verb}", project=project, freed=freed, left_bytes=left_bytes)
+    rows = [{"object": name, "size": size, "": verb} for name, size in gone]
+    create_table_artifact(rows, key=artifact_key("garbage", project))
     return len(removed)
 
 

@@ -32,7 +32,7 @@ from coreimage.rootfs.spec import (
     tools_spec,
 )
 from coreimage.rootfs.tools import build_tools, machine_architecture, tool_versions
-from coreimage.rootfs.unpacked import tools_run
+from coreimage.rootfs.unpacked import tidy_trees, tools_run, trees_budget_bytes, trees_folder
 
 __all__ = [
     "ArchiveSpec",
@@ -58,8 +58,11 @@ __all__ = [
     "read_lock",
     "rootfs_spec",
     "store_lock",
+    "tidy_trees",
     "tool_versions",
     "tools_lock_pointer",
     "tools_run",
     "tools_spec",
+    "trees_budget_bytes",
+    "trees_folder",
 ]

@@ -8,15 +8,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
+from coreimage.budget import Pooled, over_budget, parse_size
 from coreimage.model import ToolsTree
 from coreimage.process import Run, run, run_in
 from coreimage.storage import Store, fetch_blob
@@ -24,8 +27,10 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.tools")
 
+BUDGET_VARIABLE, DEFAULT_BUDGET = "COREIMAGE_TOOLS_BUDGET", "4G"
 _CONTENTS = "contents"
 """Beside `usr` and `etc`: the digest of all names, modes, sizes and times."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _held: dict[Path, int] = {}
 _one_at_a_time = threading.Lock()
 
@@ -38,9 +43,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "coreimage"
 
 
+def trees_folder() -> Path:
+    return cache_folder() / "tools"
+
+
+def trees_budget_bytes() -> int:
+    """What the unpacked trees of this machine may take. Raises UsageError for a variable that says none."""
+    return parse_size(os.environ.get(BUDGET_VARIABLE) or DEFAULT_BUDGET)
+
+
 def tools_run(tools: ToolsTree, *, store: Store) -> Run:
     """Runs the programs of the tree. Raises NotFoundError or VerificationError for a tree the store does not have."""
-    return run_in(unpacked_tools(tools, store=store, folder=cache_folder() / "tools"))
+    return run_in(unpacked_tools(tools, store=store, folder=trees_folder()))
 
 
 def unpacked_tools(tools: ToolsTree, *, store: Store, folder: Path) -> Path:
@@ -55,15 +69,20 @@ def unpacked_tools(tools: ToolsTree, *, store: Store, folder: Path) -> Path:
                 with _making(folder):
                     if not _whole(place):
                         _unpack(tools, place, store)
+                        tidy_trees(folder, budget_bytes=trees_budget_bytes())
     return place
 
 
-def hold(place: Path, *, alone: bool = False) -> int:
-    """A lock on the tree, by its handle. Raises BlockingIOError when it is wanted `alone` and somebody holds it."""
+def hold(place: Path, *, alone: bool = False, use: bool = True) -> int:
+    """A lock on the tree, by its handle; dates its last `use`.
+
+    Raises BlockingIOError when it is wanted `alone` and somebody holds it.
+    """
     name = f"{place}.lock"
     try:
         handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
-        os.utime(name)
+        if use:
+            os.utime(name)
     except PermissionError:
         handle = os.open(name, os.O_RDONLY)
     try:
@@ -125,6 +144,35 @@ def _paths(folder: str) -> Iterator[str]:
                 yield from _paths(entry.path)
 
 
+def tidy_trees(folder: Path, *, budget_bytes: int, dry_run: bool = False) -> tuple[Pooled, ...]:
+    """Removes the trees that were not used for longest, until those that are left take no more than `budget_bytes`.
+
+    A tree that a process holds stays. Gives what went: `key` is the tree's digest, `modified` its last use.
+    """
+    trees = [_pooled(place) for place in folder.glob("*/") if _DIGEST.fullmatch(place.name)]
+    used = {tree.key for tree in trees if not _idle(folder / tree.key)}
+    surplus = over_budget(trees, needed=used, fresh_since=datetime.max.replace(tzinfo=UTC), budget_bytes=budget_bytes)
+    removed = tuple(tree for tree in surplus if dry_run or remove_tree(folder / tree.key))
+    for tree in removed if not dry_run else ():
+        log.info("a tools tree was removed: the machine's trees are over their size", tree=tree.key)
+    return removed
+
+
+def _pooled(place: Path) -> Pooled:
+    size_bytes = sum(os.lstat(path).st_blocks * 512 for path in _paths(str(place)))
+    lock = Path(f"{place}.lock")
+    used_s = (lock if lock.exists() else place).stat().st_mtime
+    return Pooled(place.name, size_bytes, datetime.fromtimestamp(used_s, UTC))
+
+
+def _idle(place: Path) -> bool:
+    try:
+        os.close(hold(place, alone=True, use=False))
+    except OSError:
+        return False
+    return True
+
+
 def remove_tree(place: Path) -> bool:
     """Whether the tree is gone: not when a process uses it."""
     try:
@@ -132,8 +180,8 @@ def remove_tree(place: Path) -> bool:
     except OSError:
         return False
     try:
+        # The lock's file stays: whoever waits for it must not get a lock that nobody else sees.
         shutil.rmtree(place, ignore_errors=True)
-        Path(f"{place}.lock").unlink(missing_ok=True)
     finally:
         os.close(handle)
     return True

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from prefect.artifacts import Artifact
 
 from coreimage.errors import AttentionError
 from coreimage.signing import GnupgSigner, Role, make_keyring
-from coreimage.storage import open_store
+from coreimage.storage import open_store, put_blob_bytes
 from coreimage.system_image import publish_keyrings, verify_store
 from coreimage.system_image.tree import read_channels, read_images
 from flows.promotion import promote_channel
-from flows.upkeep import check_installation, expire_channel, low_disk, renew_signatures
+from flows.upkeep import check_installation, collect_garbage, expire_channel, low_disk, renew_signatures
 from tasks.site import Site
 from tasks.system_image import newest_version
 from tests.harness.product import small_keys
@@ -70,6 +74,29 @@ def test_old_versions_go_and_the_tree_stays_whole(site: Site, tmp_path: Path) ->
     assert newest_version(CHANNEL, DEVICE, site) == 2
     archive_master = make_keyring("archive-master", site.signer().public_key(Role.ARCHIVE_MASTER))
     assert verify_store(site.store(), archive_master).errors == ()
+
+
+def test_what_nobody_needs_goes_and_is_listed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COREIMAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COREIMAGE_TOOLS_BUDGET", "0")
+    monkeypatch.setenv("PREFECT_LOCAL_STORAGE_PATH", str(tmp_path / "records"))
+    tree = tmp_path / "cache/tools" / ("a" * 64)
+    tree.mkdir(parents=True)
+    (tree / "program").write_bytes(b"old")
+    old = put_blob_bytes(site.store(), b"a package of long ago", "text/plain")
+    os.utime(tmp_path / "store" / old.uri, (1, 1))
+    assert collect_garbage("debian-core", max_size="0", dry_run=True) == 1
+    assert site.store().head(old.uri)
+    assert tree.exists()
+    assert collect_garbage("debian-core", max_size="0") == 1
+    assert site.store().head(old.uri) is None
+    assert not tree.exists()
+    artifact = cast("Any", Artifact.get("garbage-debian-core"))
+    listed = json.loads(artifact.data)
+    assert [row["object"] for row in listed if row["object"].startswith(("blobs", "tools"))] == [
+        old.uri,
+        f"tools tree {'a' * 64}",
+    ]
 
 
 def versions(site: Site) -> set[int]:

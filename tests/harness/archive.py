@@ -154,7 +154,7 @@ class LocalArchive:
 def _index_of(stanzas: Sequence[str], architecture: str) -> bytes:
     """What a Packages file lists: the architecture's own packages, and those of all."""
     own = {f"Architecture: {name}" for name in ("all", architecture)}
-    return "\n".join(stanza for stanza in stanzas if own & set(stanza.splitlines())).encode()
+    return "".join(f"{stanza}\n" for stanza in stanzas if own & set(stanza.splitlines())).encode()
 
 
 def _fill(tree: Path, files: Mapping[str, Path | str], links: Mapping[str, str], folders: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from coreimage.errors import HostError, NotFoundError
 from coreimage.model import RootfsBuild, ToolsTree
 from coreimage.process import Sandbox, run, spawn
 from coreimage.rootfs import unpacked
-from coreimage.rootfs.unpacked import hold, remove_tree, unpacked_tools
+from coreimage.rootfs.unpacked import hold, remove_tree, tidy_trees, unpacked_tools
 from coreimage.storage import open_store
 from tests.harness.archive import TestKey
 from tests.harness.ordinary_user import as_ordinary_user
@@ -125,3 +125,35 @@ def _forget(place: Path) -> None:
     """As when the process that used it has ended."""
     os.close(unpacked._held.pop(place))
     os.close(hold(place, alone=True))
+
+
+def test_trees_stay_within_a_size_and_those_in_use_stay(tools: SharedTools, tmp_path: Path) -> None:
+    used = unpacked_tools(tools.tools, store=tools.store, folder=tmp_path)
+    for number, name in enumerate("ab"):
+        other = tmp_path / (name * 64)
+        (other / "usr").mkdir(parents=True)
+        (other / "usr/program").write_bytes(bytes(1 << 20))
+        os.close(hold(other))
+        os.utime(f"{other}.lock", (number, number))
+    size_bytes = {tree.key: tree.size_bytes for tree in tidy_trees(tmp_path, budget_bytes=0, dry_run=True)}
+    assert sorted(size_bytes) == ["a" * 64, "b" * 64], "what is used stays, however small the size"
+    assert not tidy_trees(tmp_path, budget_bytes=10**10)
+    whole = sum(size_bytes.values()) + _blocks(used)
+    assert [tree.key for tree in tidy_trees(tmp_path, budget_bytes=whole - 1)] == ["a" * 64], "the longest unused"
+    assert not (tmp_path / ("a" * 64)).exists()
+    assert (tmp_path / ("b" * 64) / "usr/program").exists()
+    assert (used / "usr/bin/tar").exists()
+
+
+def _blocks(place: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in place.rglob("*") if path.name != "contents")
+
+
+def test_whoever_unpacks_a_tree_makes_room_for_it(
+    tools: SharedTools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COREIMAGE_TOOLS_BUDGET", "10M")
+    (tmp_path / ("a" * 64)).mkdir()
+    (tmp_path / ("a" * 64) / "program").write_bytes(bytes(1 << 20))
+    place = unpacked_tools(tools.tools, store=tools.store, folder=tmp_path)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [place]

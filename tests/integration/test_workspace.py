@@ -34,6 +34,7 @@ def test_a_killed_owner_s_folder_goes_with_the_next(tmp_path: Path, monkeypatch:
             assert left.is_dir(), "its owner lives"
         os.kill(child.pid, signal.SIGKILL)
         child.wait(30)
+    assert workspaces.sweep(tmp_path, dry_run=True) == (left,)
     assert left.is_dir()
     with workspace("another", parent=tmp_path) as ours:
         assert list(tmp_path.iterdir()) == [ours]
