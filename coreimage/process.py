@@ -32,17 +32,9 @@ log = structlog.get_logger("coreimage.process")
 _KEPT_LINES = 40
 _MOST_LINES = 100_000
 """More output than this is kept from its end only; `on_line` sees all of it."""
-_INHERITED = (
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "USER",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-)
+_INHERITED = ("PATH", "HOME", "TMPDIR", "USER")
+_INHERITED_WITH_NETWORK = ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""A proxy's address may hold a password: who has no network does not get to see it."""
 _TREE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _ENTER = """
 set -eu
@@ -252,7 +244,7 @@ def spawn(
 ) -> Iterator[Child]:
     """Starts `argv` and ends it, with all it started, when the block is left."""
     command = [*_wrapper(sandbox, network, tree), *(str(word) for word in argv)]
-    variables = environment(env, tree)
+    variables = environment(env, tree, network=network)
     _check_installed(command[0], variables["PATH"], cwd)
     _check_installed(str(argv[0]), variables["PATH"], cwd, tree)
     family = _FAMILY.get() or Family()
@@ -284,9 +276,12 @@ def spawn(
                 pipe.close()
 
 
-def environment(extra: Mapping[str, str] | None = None, tree: Path | None = None) -> dict[str, str]:
+def environment(
+    extra: Mapping[str, str] | None = None, tree: Path | None = None, *, network: bool = True
+) -> dict[str, str]:
     """What a child sees: few inherited names, a fixed locale and time zone, then `extra`."""
-    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    names = (*_INHERITED, *_INHERITED_WITH_NETWORK) if network else _INHERITED
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     path = kept.get("PATH", "")
     for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin"):
         if folder not in path.split(":"):

@@ -169,7 +169,13 @@ def _bootstrap(
         if on_line:
             on_line(line)
 
-    env = {"SOURCE_DATE_EPOCH": str(lock.epoch), "TMPDIR": str(folder / "tmp"), "INITRD": "No", "HOME": "/root"}
+    env = {
+        "SOURCE_DATE_EPOCH": str(lock.epoch),
+        "TMPDIR": str(folder / "tmp"),
+        "INITRD": "No",
+        "HOME": "/root",
+        "USER": "root",
+    }
     try:
         with tar.open("wb") as target:
             view = _view(lock, folder)

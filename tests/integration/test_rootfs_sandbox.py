@@ -9,25 +9,28 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
 
 from coreimage.model import RootfsBuild
 from coreimage.process import Completed, run, spawn
 from coreimage.rootfs import memory
+from coreimage.rootfs.unpacked import unpacked_tools
 from coreimage.storage import open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey
 from tests.harness.ordinary_user import as_ordinary_user
 from tests.harness.tiny import ROOT_DIR, SUITE, build_tiny, tiny_archive, tiny_project
+from tests.harness.tools import SharedTools
 
 BUILD = (
     "import sys, structlog; from pathlib import Path; from tests.harness.tiny import build_tiny;"
     "structlog.configure(logger_factory=structlog.ReturnLoggerFactory());"
-    "print(build_tiny(Path(sys.argv[1]), sys.argv[2]).model_dump_json())"
+    "from coreimage.process import run, run_in; by = run_in(Path(sys.argv[3])) if sys.argv[3:] else run;"
+    "print(build_tiny(Path(sys.argv[1]), sys.argv[2], by).model_dump_json())"
 )
 HOSTILE = """#!/bin/sh
-exec > /etc/report 2>&1
+exec > /etc/report-@WHO@ 2>&1
 echo "environment:"; env
 echo "network:"; ls /sys/class/net
 for root in / /proc/[0-9]*/root/ /proc/[0-9]*/cwd/; do
@@ -39,6 +42,12 @@ done
 kill -9 @OUTSIDER@ 2>/dev/null && echo "KILLED @OUTSIDER@"
 echo done
 """
+
+
+_HOOK = {"PATH", "HOME", "LANG", "SOURCE_DATE_EPOCH", "PWD", "OLDPWD", "SHLVL", "_"}
+_APT = {"USER", "APT_CONFIG", "LC_ALL", "LANGUAGE", "TZ", "INITRD", "DEBIAN_FRONTEND", "DEBCONF_NONINTERACTIVE_SEEN"}
+_ALLOWED = {"hook": _HOOK, "script": _HOOK | _APT}
+"""What they may see of an environment, besides what dpkg says of itself."""
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +67,28 @@ def archive(folder: Path) -> Iterator[LocalArchive]:
     key.close()
 
 
-def in_process(home: Path, project: Path) -> RootfsBuild:
+def in_process(home: Path, project: Path, _tools: SharedTools | None = None) -> RootfsBuild:
     return build_tiny(project, (home / "store").as_uri())
 
 
-def as_user(home: Path, project: Path) -> RootfsBuild:
+def by_tools(home: Path, project: Path, tools: SharedTools) -> RootfsBuild:
+    return build_tiny(project, (home / "store").as_uri(), tools.run)
+
+
+def as_user_by_tools(home: Path, project: Path, tools: SharedTools) -> RootfsBuild:
+    return as_user(home, project, unpacked_tools(tools.tools, store=tools.store, folder=home / "cache"))
+
+
+def as_user(home: Path, project: Path, tools: object = None) -> RootfsBuild:
     """With another umask and time zone than ours, too."""
     strange = ["sh", "-c", 'umask 077; export TZ=Asia/Tokyo; exec "$@"', "sh"]
-    argv = [*strange, sys.executable, "-c", BUILD, str(project), (home / "store").as_uri()]
+    tree = [str(tools)] if isinstance(tools, Path) else []
+    argv = [*strange, sys.executable, "-c", BUILD, str(project), (home / "store").as_uri(), *tree]
     output = run(as_ordinary_user(argv, home), cwd=home, env={"PYTHONPATH": str(ROOT_DIR)}).output
     return RootfsBuild.model_validate_json(output.splitlines()[-1])
 
 
-Build = Callable[[Path, Path], RootfsBuild]
+Build = Callable[[Path, Path, SharedTools], RootfsBuild]
 
 
 def home_of(folder: Path, name: str) -> Path:
@@ -113,29 +131,34 @@ def test_whether_it_was_made_in_memory_or_on_disk_does_not_show(
     assert in_memory.rootfs == on_disk.rootfs
 
 
-@pytest.mark.parametrize("build", [in_process, as_user])
-def test_a_hostile_hook_reaches_nothing(folder: Path, archive: LocalArchive, build: Build) -> None:
-    home = home_of(folder, f"hostile-{build.__name__}")
+@pytest.mark.parametrize("build", [in_process, as_user, by_tools, as_user_by_tools])
+def test_hostile_hooks_and_maintainer_scripts_reach_nothing(
+    folder: Path, archive: LocalArchive, tools: SharedTools, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the store's credentials")
+    monkeypatch.setenv("https_proxy", "http://user:password@proxy.test")
+    home, name = home_of(folder, f"hostile-{build.__name__}"), build.__name__.replace("_", "-")
     (home / "secret").write_text("signing key\n")
-    project = tiny_project(home, archive, ("hooks: []", "hooks: [hook.sh]"))
     with spawn(["sleep", "31536"]) as outsider:
         words = {"@SECRET@": str(home / "secret"), "@REPOSITORY@": str(ROOT_DIR), "@OUTSIDER@": str(outsider.pid)}
-        script = HOSTILE
+        hostile = HOSTILE
         for word, value in words.items():
-            script = script.replace(word, value)
-        (home / "hook.sh").write_text(script)
-        built = build(home, project)
+            hostile = hostile.replace(word, value)
+        archive.add(SUITE, f"hostile-{name}", postinst=hostile.replace("@WHO@", "script"))
+        archive.publish()
+        (home / "hook.sh").write_text(hostile.replace("@WHO@", "hook"))
+        changes = ("packages: [editor]", f"packages: [hostile-{name}]"), ("hooks: []", "hooks: [hook.sh]")
+        built = build(home, tiny_project(home, archive, *changes), tools)
         assert outsider.running()
     content = read_blob(open_store((home / "store").as_uri()), built.rootfs)
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        file = tar.extractfile("etc/report")
-        assert file is not None
-        report = file.read().decode()
-    assert report.endswith("done\n")
-    assert not [line for line in report.splitlines() if line.startswith(("FOUND", "WROTE", "KILLED"))], report
-    environment = report.partition("environment:\n")[2].partition("network:\n")[0]
-    names = {line.partition("=")[0] for line in environment.splitlines()}
-    assert names <= {"PATH", "HOME", "LANG", "SOURCE_DATE_EPOCH", "PWD", "OLDPWD", "SHLVL", "_"}
-    assert str(folder) not in environment
-    assert report.partition("network:\n")[2].splitlines()[0] == "lo"
+        reports = {who: cast("IO[bytes]", tar.extractfile(f"etc/report-{who}")).read().decode() for who in _ALLOWED}
+    for who, report in reports.items():
+        assert report.endswith("done\n")
+        assert not [line for line in report.splitlines() if line.startswith(("FOUND", "WROTE", "KILLED"))], report
+        environment = report.partition("environment:\n")[2].partition("network:\n")[0]
+        names = {line.partition("=")[0] for line in environment.splitlines() if not line.startswith("DPKG_")}
+        assert names <= _ALLOWED[who]
+        assert str(home) not in environment
+        assert report.partition("network:\n")[2].splitlines()[0] == "lo"
     assert report.partition("network:\n")[2].splitlines()[1] == "done"
