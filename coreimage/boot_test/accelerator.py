@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from coreimage.cache import cache_folder
 from coreimage.errors import InfrastructureError, ProcessError
 from coreimage.model import Architecture
 from coreimage.process import Run, Sandbox
@@ -82,7 +83,7 @@ def _host() -> str:
 
 
 def _kept_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coreimage/accelerator.json"
+    return cache_folder() / "accelerator.json"
 
 
 def _keep(path: Path, answer: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from coreimage.cli.prefect_database import keep_empty_database, place_empty_database
 from coreimage.errors import HostError
 from coreimage.process import Child, spawn
 
@@ -27,6 +28,8 @@ log = structlog.get_logger("coreimage.prefect")
 _API_URL = "PREFECT_API_URL"
 _READY_WITHIN_S = 120.0
 """The very first start migrates an empty database: 20 to 26 s on two busy cores, more on a slow disk."""
+_DATABASE = "prefect.db"
+_DATABASE_URLS = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 _ATTEMPTS = 3
 _POLL_S = 0.1
 
@@ -98,6 +101,8 @@ def server(
     `started` is called once with the URL that is expected, before the server is ready.
     """
     home.mkdir(parents=True, exist_ok=True)
+    database = home / _DATABASE if _stores_at_home() else None
+    migrates = database is not None and not database.exists() and not place_empty_database(database)
     last_lines: deque[str] = deque(maxlen=20)
     for attempt in range(_ATTEMPTS):
         port = free_port()
@@ -108,6 +113,8 @@ def server(
                 started(url)
             if _ready(child, port):
                 log.debug("Prefect server started", port=port, pid=child.pid)
+                if database and migrates:
+                    keep_empty_database(database)
                 yield url
                 return
     output = "".join(f"\n  | {line}" for line in last_lines)
@@ -116,6 +123,10 @@ def server(
         where=str(home),
         resolution="read server.log there; or start one with `prefect server start` and set PREFECT_API_URL",
     )
+
+
+def _stores_at_home() -> bool:
+    return not any(name in os.environ for name in _DATABASE_URLS)
 
 
 def free_port() -> int:

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import structlog
 
+from coreimage.cache import cache_folder
 from coreimage.errors import HostError, VerificationError
 from coreimage.http.download import Downloader
 
@@ -29,9 +30,7 @@ _PART = ".part"
 
 
 def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/coreimage`, else `~/.cache/coreimage` (XDG base directory specification)."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(named) if named.startswith("/") else Path.home() / ".cache") / "coreimage" / "downloads"
+    return cache_folder() / "downloads"
 
 
 class CachedFetch:
@@ -81,7 +80,7 @@ class DownloadCache:
             raise HostError(
                 f"the download cache cannot be used: {error.strerror}",
                 where=str(self._folder),
-                resolution="free some space, or name another folder in XDG_CACHE_HOME",
+                resolution="free some space, or name another folder in COREIMAGE_CACHE",
             ) from error
 
     def clear(self) -> None:

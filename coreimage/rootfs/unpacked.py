@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from coreimage.budget import Pooled, over_budget, parse_size
+from coreimage.cache import cache_folder
 from coreimage.model import ToolsTree
 from coreimage.process import Run, run, run_in
 from coreimage.storage import Store, fetch_blob
@@ -33,14 +34,6 @@ _CONTENTS = "contents"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _held: dict[Path, int] = {}
 _one_at_a_time = threading.Lock()
-
-
-def cache_folder() -> Path:
-    """$COREIMAGE_CACHE, else `coreimage` below $XDG_CACHE_HOME or ~/.cache."""
-    named = os.environ.get("COREIMAGE_CACHE")
-    if named:
-        return Path(named).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "coreimage"
 
 
 def trees_folder() -> Path:

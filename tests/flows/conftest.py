@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from coreimage import logs
-from tests.harness.databases import copy_database
 
 _HOME = Path(tempfile.mkdtemp(prefix="coreimage-prefect-"))
 os.environ |= {
@@ -28,32 +26,12 @@ os.environ.pop("PREFECT_API_URL", None)
 
 
 @pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database of Prefect's server. Making one takes half a minute: all workers of a run share it."""
-    from coreimage.cli.prefect_server import server  # noqa: PLC0415
-
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    template = shared / "migrated.db"
-    with (shared / "migrated.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not template.exists():
-            home = tmp_path_factory.mktemp("migration")
-            with server(home, {}):
-                pass
-            copy_database(home / "prefect.db", home / "whole.db")
-            (home / "whole.db").rename(template)
-    return template
-
-
-@pytest.fixture(scope="session")
-def prefect_url(migrated_database: Path) -> Iterator[str]:
+def prefect_url(_own_cache: None) -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings  # noqa: PLC0415
 
     from coreimage.cli.prefect_server import server  # noqa: PLC0415
     from flows.reporting import finish_reporting  # noqa: PLC0415
 
-    copy_database(migrated_database, _HOME / "prefect.db")
     with (
         server(_HOME, {}) as url,
         temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),

@@ -16,7 +16,6 @@ import pytest
 
 from coreimage.cli.app import cli
 from coreimage.process import Completed, run, spawn
-from tests.harness.databases import copy_database
 from tests.unit.cli.commands import commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,6 +29,7 @@ def coreimage(words: Sequence[str], cwd: Path, accept: Sequence[int] = (0,)) -> 
 def environment() -> dict[str, str]:
     return {
         "HOME": "/nonexistent",
+        "COREIMAGE_CACHE": os.environ["COREIMAGE_CACHE"],
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
 
@@ -106,24 +106,17 @@ with prefect_api(Path("var/prefect")) as url:
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path, migrated_database: Path) -> Path:
-    """Where a command finds the database of its own server, so that it need not make one."""
-    copy_database(migrated_database, tmp_path / "var/prefect/prefect.db")
-    return tmp_path
-
-
-def test_a_server_of_our_own_ends_with_the_command(folder: Path) -> None:
+def test_a_server_of_our_own_ends_with_the_command(tmp_path: Path) -> None:
     script = EMBEDDED.replace("{tail}", "")
-    shown = run([sys.executable, "-c", script], env=environment(), cwd=folder).output.splitlines()
+    shown = run([sys.executable, "-c", script], env=environment(), cwd=tmp_path).output.splitlines()
     assert shown[-1] == "1"
     assert processes_of(shown[0]) == []
-    assert (folder / "var/prefect/prefect.db").exists()
+    assert (tmp_path / "var/prefect/prefect.db").exists()
 
 
-def test_nothing_survives_a_kill(folder: Path) -> None:
+def test_nothing_survives_a_kill(tmp_path: Path) -> None:
     script = EMBEDDED.replace("{tail}", "import threading; threading.Event().wait(600)")
-    with spawn([sys.executable, "-c", script], env=environment(), cwd=folder) as child:
+    with spawn([sys.executable, "-c", script], env=environment(), cwd=tmp_path) as child:
         lines = child.lines()
         url = next(lines)
         assert next(line for line in lines if line == "1")
@@ -155,20 +148,20 @@ main(["build", "debian-core/13/edge", "--output", "x86.img"])
     [(signal.SIGINT, "ROOT", 130), (signal.SIGTERM, "FAMILY", 130), (signal.SIGKILL, "ROOT", -signal.SIGKILL)],
 )
 def test_nothing_is_left_when_a_build_is_interrupted(
-    number: signal.Signals, sandbox: str, status: int, folder: Path
+    number: signal.Signals, sandbox: str, status: int, tmp_path: Path
 ) -> None:
     seconds = f"6{os.getpid()}{number.value}"
-    with spawn([sys.executable, "-c", STUCK, seconds, sandbox], env=environment(), cwd=folder) as child:
+    with spawn([sys.executable, "-c", STUCK, seconds, sandbox], env=environment(), cwd=tmp_path) as child:
         lines = child.lines()
         assert "stuck" in lines
-        started = processes_with(f"sleep {seconds}") | processes_with(str(folder / "var/prefect"), "environ")
+        started = processes_with(f"sleep {seconds}") | processes_with(str(tmp_path / "var/prefect"), "environ")
         assert len(started) > 2, "the sleeper in its sandbox, and Prefect's server"
         os.kill(child.pid, number)
         assert child.wait(10) == status
         said = list(lines)
     assert number is signal.SIGKILL or any("Interrupted" in line for line in said)
     await_that(lambda: not [pid for pid in started if Path("/proc", pid).exists()], 10)
-    assert [path.name for path in folder.iterdir()] == ["var"]
+    assert [path.name for path in tmp_path.iterdir()] == ["var"]
 
 
 def processes_with(text: str, file: str = "cmdline") -> set[str]:

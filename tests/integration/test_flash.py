@@ -51,7 +51,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "key.pub").write_text(f"{KEY}\n")
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/tools").symlink_to(Path(os.environ["COREIMAGE_CACHE"]) / "tools")
+    monkeypatch.setenv("COREIMAGE_CACHE", str(tmp_path / "cache"))
     return folder
 
 
@@ -171,7 +173,7 @@ def test_a_cut_download_goes_on_and_a_warm_cache_needs_no_payload(tree: Path, he
         second = [request.path for request in server.requests[len(first) :]]
     assert [path for path in first if path.startswith("/pool/") and not path.endswith(".asc")]
     assert [path for path in second if path.endswith((".tar.xz",)) and "/gpg/" not in path] == []
-    for path in (tmp_path / "cache/coreimage/downloads").iterdir():
+    for path in (tmp_path / "cache/downloads").iterdir():
         path.write_bytes(b"damaged")
     with serve(web) as server:
         assert coreimage([*words, "--server", server.url]) == 0

@@ -30,7 +30,7 @@ def kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     device = tmp_path / "kvm"
     device.touch()
     monkeypatch.setattr(accelerator, "_KVM_DEVICE", device)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COREIMAGE_CACHE", str(tmp_path / "cache"))
     return device
 
 
@@ -54,7 +54,7 @@ def test_another_device_is_asked_anew(kvm: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_memory_is_no_answer(kvm: Path, tmp_path: Path) -> None:
     probe_accelerator(run=Host(works=True).run, work_folder=tmp_path)
-    (memory,) = (tmp_path / "cache/coreimage").iterdir()
+    (memory,) = (tmp_path / "cache").iterdir()
     for damage in ("", "[]", '{"host": 1, "found": "kvm"}'):
         memory.write_text(damage)
         host = Host(works=True)
