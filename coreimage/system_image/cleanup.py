@@ -16,8 +16,16 @@ from coreimage.signing import Signer
 from coreimage.storage import Store
 from coreimage.system_image import edits, layout
 from coreimage.system_image.channels import Now, change_channels
-from coreimage.system_image.documents import VERSION_LIMIT, Document, channels_with, fulls, generated_at, index_of
-from coreimage.system_image.tree import Channels, put_index, read_channels, read_images
+from coreimage.system_image.documents import (
+    VERSION_LIMIT,
+    Document,
+    channels_with,
+    fulls,
+    generated_at,
+    index_of,
+    newest_version,
+)
+from coreimage.system_image.tree import Channels, heal_pair, put_index, read_channels, read_images
 
 log = structlog.get_logger("coreimage.system_image")
 
@@ -59,6 +67,8 @@ def expire_versions(
     due = tuple(each for each in gone if each.versions)
     for each in () if dry_run else due:
         _expire(each, keep_count, store=store, signer=signer, now=now)
+    if not dry_run and not due:
+        heal_pair(store=store, signer=signer, thorough=False)
     return due
 
 
@@ -118,13 +128,15 @@ def collect_orphans(*, store: Store, signer: Signer, now: Now, grace: timedelta 
 
 
 def _named(current: Channels, names: set[str], store: Store) -> Iterator[str]:
-    newest: dict[tuple[str, str], int] = {}
+    retired = current.retired.items()
+    newest = {(channel, device): last for channel, devices in retired for device, last in devices.items()}
     for channel, entry in current.document.items():
         for device, described in entry["devices"].items():
-            yield from _named_by_device(channel, device, described, store)
+            if not entry.get("redirect") and not described.get("redirect"):
+                yield from _pair(layout.plain_index(channel, device))
+            yield from _named_by_device(described, store)
             images = read_images(store, current.document, channel, device)
-            newest[channel, device] = max((image["version"] for image in images), default=0)
-            newest[channel, device] = max(newest[channel, device], current.retired.get(channel, {}).get(device, 0))
+            newest[channel, device] = max(newest_version(images), newest.get((channel, device), 0))
     for name in sorted(names):
         claim = _CLAIM.fullmatch(name) or _CANDIDATE.fullmatch(name)
         if claim and int(claim["version"]) > newest.get((claim["channel"], claim["device"]), 0):
@@ -132,8 +144,7 @@ def _named(current: Channels, names: set[str], store: Store) -> Iterator[str]:
             yield from _named_by_candidate(name, store) if "candidates" in name else ()
 
 
-def _named_by_device(channel: str, device: str, described: Document, store: Store) -> Iterator[str]:
-    yield from _pair(layout.plain_index(channel, device))
+def _named_by_device(described: Document, store: Store) -> Iterator[str]:
     yield from _named_by_index(described["index"], store)
     for path in (described.get("keyring") or {}).values():
         yield path.lstrip("/")

@@ -10,14 +10,14 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from coreimage.errors import ConflictError, NotFoundError
+from coreimage.errors import NotFoundError
 from coreimage.model import JSON, TAR_XZ, ArtifactRef
 from coreimage.process import Run
 from coreimage.signing import Role, Signer
@@ -25,7 +25,7 @@ from coreimage.storage import Store, fetch_blob
 from coreimage.system_image import layout, legacy_delta
 from coreimage.system_image.delta_tree import LayeredTree
 from coreimage.system_image.documents import Document, file_entry, is_version_file, json_bytes, payloads
-from coreimage.system_image.payload import put_sidecar, put_signature
+from coreimage.system_image.payload import put_pool_file, put_sidecar, put_signature
 from coreimage.tarball import XzFilter, compress_xz, decompress
 from coreimage.workspace import workspace
 
@@ -101,8 +101,7 @@ def _to_pool(kind: str, made: Path, recipe: Document, *, store: Store, signer: S
     path = layout.delta(kind, sha256)
     ref = ArtifactRef(uri=layout.key(path), sha256=sha256, size_bytes=made.stat().st_size, media_type=TAR_XZ)
     put_signature(store, ref.uri, signer.detached_file(Role.IMAGE_SIGNING, made))
-    with suppress(ConflictError):
-        store.put_file(ref.uri, made, media_type=ref.media_type, if_absent=True)
+    put_pool_file(store, ref.uri, made)
     put_sidecar(store, signer, ref.uri.removesuffix(".tar.xz") + ".json", {"generator": "delta", **recipe})
     return ref
 

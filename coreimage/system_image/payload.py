@@ -104,9 +104,18 @@ def _to_pool(kind: str, made: Path, store: Store) -> ArtifactRef:
     with made.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     uri = layout.key(layout.pool(kind, sha256))
-    with suppress(ConflictError):
-        store.put_file(uri, made, media_type=TAR_XZ, if_absent=True)
+    put_pool_file(store, uri, made)
     return ArtifactRef(uri=uri, sha256=sha256, size_bytes=made.stat().st_size, media_type=TAR_XZ)
+
+
+def put_pool_file(store: Store, key: str, made: Path) -> None:
+    """One that is there stays, unless it was cut: then it is put right (system-image §4.7)."""
+    try:
+        store.put_file(key, made, media_type=TAR_XZ, if_absent=True)
+    except ConflictError:
+        found = store.head(key)
+        if found is None or found.size_bytes != made.stat().st_size:
+            store.put_file(key, made, media_type=TAR_XZ)
 
 
 def _cached(store: Store, key: str) -> ArtifactRef | None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from coreimage.errors import VerificationError
+from coreimage.errors import HostError, VerificationError
 
+_PART_BYTES = 255
+"""NAME_MAX of every Linux filesystem that matters."""
 _KINDS = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE}
 
 
@@ -34,8 +36,8 @@ class MemberCheck:
     where: str = ""
     limits: Limits = field(default_factory=Limits)
     roots: Collection[str] = ()
-    _links: set[str] = field(default_factory=set)
     _kinds: dict[str, bytes] = field(default_factory=dict)
+    _folders: set[str] = field(default_factory=set)
     _total_bytes: int = 0
 
     def __call__(self, member: tarfile.TarInfo) -> None:
@@ -45,7 +47,7 @@ class MemberCheck:
             self._refuse(member, "is a device node, FIFO or unknown kind of member")
         if self.roots and path.parts[0] not in self.roots:
             self._refuse(member, f"does not begin with {' or '.join(sorted(self.roots))}")
-        self._through_link(member, path)
+        self._through(member, path)
         if member.islnk():
             self._hard_link(member)
         self._size(member)
@@ -54,20 +56,26 @@ class MemberCheck:
     def _path(self, name: str) -> PurePosixPath:
         path = PurePosixPath(name)
         outside = name.startswith("/") or ".." in path.parts or "\0" in name or not path.parts
-        if outside or len(name.encode(errors="surrogateescape")) > self.limits.name_bytes:
+        sizes = [len(part.encode(errors="surrogateescape")) for part in path.parts]
+        if outside or max(sizes) > _PART_BYTES or sum(sizes) > self.limits.name_bytes:
             raise VerificationError(
-                f"{name[:200]!r} leaves the place it is unpacked to", where=self.where, resolution=_RESOLUTION
+                f"{name[:200]!r} leaves the place it is unpacked to, or no file can have that name",
+                where=self.where,
+                resolution=_RESOLUTION,
             )
         return path
 
-    def _through_link(self, member: tarfile.TarInfo, path: PurePosixPath) -> None:
-        for parent in path.parents:
-            if str(parent) in self._links:
-                self._refuse(member, f"goes through the symbolic link {str(parent)!r}")
+    def _through(self, member: tarfile.TarInfo, path: PurePosixPath) -> None:
+        for parent in map(str, path.parents):
+            kind = self._kinds.get(parent, tarfile.DIRTYPE)
+            if kind != tarfile.DIRTYPE:
+                what = "the symbolic link" if kind == tarfile.SYMTYPE else "something that is no folder,"
+                self._refuse(member, f"goes through {what} {parent!r}")
+            self._folders.add(parent)
 
     def _hard_link(self, member: tarfile.TarInfo) -> None:
         target = self._path(member.linkname)
-        self._through_link(member, target)
+        self._through(member, target)
         if self._kinds.get(str(target)) not in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.LNKTYPE}:
             self._refuse(member, f"is a hard link to {member.linkname!r}, which is no file before it")
 
@@ -78,12 +86,10 @@ class MemberCheck:
             self._refuse(member, "passes the limits for size or number of members")
 
     def _once(self, member: tarfile.TarInfo, name: str) -> None:
-        before = self._kinds.get(name)
+        before = self._kinds.get(name, tarfile.DIRTYPE if name in self._folders else None)
         if before is not None and not (before == tarfile.DIRTYPE and member.isdir()):
             self._refuse(member, "is there twice")
         self._kinds[name] = member.type
-        if member.issym():
-            self._links.add(name)
 
     def _refuse(self, member: tarfile.TarInfo, problem: str) -> None:
         raise VerificationError(f"{member.name[:200]!r} {problem}", where=self.where, resolution=_RESOLUTION)
@@ -102,7 +108,8 @@ def check_members(members: Iterable[tarfile.TarInfo], check: MemberCheck) -> Ite
 def extract(file: IO[bytes], folder: Path, check: MemberCheck) -> None:
     """Unpacks an uncompressed, seekable tar below `folder`, as the calling user; nothing is written unless all passes.
 
-    Owners are not applied. Raises VerificationError for a refused member or a broken archive.
+    Owners are not applied. Raises VerificationError for a refused member or a broken archive, HostError where this
+    machine cannot write.
     """
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -110,3 +117,7 @@ def extract(file: IO[bytes], folder: Path, check: MemberCheck) -> None:
             tar.extractall(folder, members, filter="tar")
     except tarfile.TarError as error:
         raise VerificationError(f"not a tar archive: {error}", where=check.where, resolution=_RESOLUTION) from error
+    except OSError as error:
+        raise HostError(
+            f"cannot be unpacked: {error.strerror}", where=str(folder), resolution="free space, or use another folder"
+        ) from error
