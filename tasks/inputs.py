@@ -25,7 +25,7 @@ _SUBJECT = ("device", "architecture", "firmware")
 _NAMES = ("name", "device", "suite", "firmware", "architecture")
 _SHOWN = 3
 _LISTED = {"packages", "suites", "components"}
-_LOCK, _TOOLS_LOCK = "lock changed", "tools lock changed"
+_LOCK, _TOOLS_LOCK, _TOOLS_TREE = "lock changed", "tools lock changed", "tools tree changed"
 _WORDS = {"system_files": "system files", "hostname": "host name", "published": "the build", "releases": "archive"}
 
 
@@ -76,7 +76,7 @@ def changes(before: Inputs, now: Inputs) -> tuple[str, ...]:
         _said(path, before.values.get(path), now.values.get(path)) for path in _differing(before.values, now.values)
     ]
     said = [words for words in said if words != _LOCK or not (before.lock and now.lock)]
-    said = [words for words in said if words != _TOOLS_LOCK]
+    said = [words for words in said if words != _TOOLS_LOCK and (words != _TOOLS_TREE or before.tools == now.tools)]
     return (*dict.fromkeys(said), *([f"code changed: {', '.join(code[:_SHOWN])}{more}"] if code else []))
 
 
@@ -111,7 +111,7 @@ def _tools_changes(before: Inputs, now: Inputs, store: Store) -> tuple[str, ...]
         named = [f"tool {change}" for change in found]
         more = (f"{len(named) - _SHOWN} more tools",) if len(named) > _SHOWN else ()
         return (*named[:_SHOWN], *more)
-    return ()
+    return (_TOOLS_LOCK,)
 
 
 def _said(path: str, old: str | None, new: str | None) -> str:

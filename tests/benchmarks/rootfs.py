@@ -82,7 +82,6 @@ def section(place: Place) -> str:
             theirs[peer.name].append(_peer_s(peer, folder))
     best = min(ours[1:], key=_stage_s)
     rows = [_row(peer, _stage_s(best), min(theirs[peer.name][1:])) for peer in peers]
-    rows.append(_row(Peer("the same, its start included", (), ""), best.duration_s, _stage_s(best)))
     return _PAGE.format(rounds=_ROUNDS, ratios=ratios(rows), steps=table(("second", "what"), _steps(best.output)))
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import shutil
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import pytest
 
@@ -19,25 +18,17 @@ from coreimage.rootfs import memory
 from coreimage.rootfs.unpacked import unpacked_tools
 from coreimage.storage import open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey
-from tests.harness.ordinary_user import as_ordinary_user
-from tests.harness.tiny import ROOT_DIR, SUITE, build_tiny, tiny_archive, tiny_project
+from tests.harness.stranger import built_by_stranger, search, text_in
+from tests.harness.tiny import SUITE, build_tiny, tiny_archive, tiny_project
 from tests.harness.tools import SharedTools
 
-BUILD = (
-    "import sys, structlog; from pathlib import Path; from tests.harness.tiny import build_tiny;"
-    "structlog.configure(logger_factory=structlog.ReturnLoggerFactory());"
-    "from coreimage.process import run, run_in; by = run_in(Path(sys.argv[3])) if sys.argv[3:] else run;"
-    "print(build_tiny(Path(sys.argv[1]), sys.argv[2], by).model_dump_json())"
-)
 HOSTILE = """#!/bin/sh
 exec > /etc/report-@WHO@ 2>&1
 echo "environment:"; env
 echo "network:"; ls /sys/class/net
-for root in / /proc/[0-9]*/root/ /proc/[0-9]*/cwd/; do
-    for name in @SECRET@ @REPOSITORY@; do [ -e "$root$name" ] && echo "FOUND $root$name"; done
-    for place in usr etc var/lib/dpkg; do
-        case $root in /proc/1/*) (: > "$root$place/coreimage-was-here") 2>/dev/null && echo "WROTE $root$place" ;; esac
-    done
+@SEARCH@
+for place in usr etc var/lib/dpkg; do
+    (: > "/proc/1/root/$place/coreimage-was-here") 2>/dev/null && echo "WROTE /proc/1/root/$place"
 done
 kill -9 @OUTSIDER@ 2>/dev/null && echo "KILLED @OUTSIDER@"
 echo done
@@ -75,17 +66,16 @@ def by_tools(home: Path, project: Path, tools: SharedTools) -> RootfsBuild:
     return build_tiny(project, (home / "store").as_uri(), tools.run)
 
 
+def as_user(home: Path, project: Path, _tools: SharedTools | None = None) -> RootfsBuild:
+    imports, words = "from tests.harness.tiny import build_tiny", (str(project), (home / "store").as_uri())
+    return built_by_stranger(imports, "build_tiny(Path(argv[1]), argv[2])", home, *words)
+
+
 def as_user_by_tools(home: Path, project: Path, tools: SharedTools) -> RootfsBuild:
-    return as_user(home, project, unpacked_tools(tools.tools, store=tools.store, folder=home / "cache"))
-
-
-def as_user(home: Path, project: Path, tools: object = None) -> RootfsBuild:
-    """With another umask and time zone than ours, too."""
-    strange = ["sh", "-c", 'umask 077; export TZ=Asia/Tokyo; exec "$@"', "sh"]
-    tree = [str(tools)] if isinstance(tools, Path) else []
-    argv = [*strange, sys.executable, "-c", BUILD, str(project), (home / "store").as_uri(), *tree]
-    output = run(as_ordinary_user(argv, home), cwd=home, env={"PYTHONPATH": str(ROOT_DIR)}).output
-    return RootfsBuild.model_validate_json(output.splitlines()[-1])
+    tree = unpacked_tools(tools.tools, store=tools.store, folder=home / "cache")
+    imports = "from tests.harness.tiny import build_tiny; from coreimage.process import run_in"
+    words = str(project), (home / "store").as_uri(), str(tree)
+    return built_by_stranger(imports, "build_tiny(Path(argv[1]), argv[2], run_in(Path(argv[3])))", home, *words)
 
 
 Build = Callable[[Path, Path, SharedTools], RootfsBuild]
@@ -140,7 +130,7 @@ def test_hostile_hooks_and_maintainer_scripts_reach_nothing(
     home, name = home_of(folder, f"hostile-{build.__name__}"), build.__name__.replace("_", "-")
     (home / "secret").write_text("signing key\n")
     with spawn(["sleep", "31536"]) as outsider:
-        words = {"@SECRET@": str(home / "secret"), "@REPOSITORY@": str(ROOT_DIR), "@OUTSIDER@": str(outsider.pid)}
+        words = {"@SEARCH@": search(home / "secret"), "@OUTSIDER@": str(outsider.pid)}
         hostile = HOSTILE
         for word, value in words.items():
             hostile = hostile.replace(word, value)
@@ -150,9 +140,7 @@ def test_hostile_hooks_and_maintainer_scripts_reach_nothing(
         changes = ("packages: [editor]", f"packages: [hostile-{name}]"), ("hooks: []", "hooks: [hook.sh]")
         built = build(home, tiny_project(home, archive, *changes), tools)
         assert outsider.running()
-    content = read_blob(open_store((home / "store").as_uri()), built.rootfs)
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        reports = {who: cast("IO[bytes]", tar.extractfile(f"etc/report-{who}")).read().decode() for who in _ALLOWED}
+    reports = {who: text_in(built, f"etc/report-{who}", (home / "store").as_uri()) for who in _ALLOWED}
     for who, report in reports.items():
         assert report.endswith("done\n")
         assert not [line for line in report.splitlines() if line.startswith(("FOUND", "WROTE", "KILLED"))], report

@@ -141,6 +141,8 @@ def test_a_rootfs_is_built_of_it(tmp_path: Path, ubuntu: LocalArchive, ppa: Loca
         assert content is not None
         assert content.read() == b"sudo 9~ppa1\n"
     # Its .debs are in the store now: the same again from the lock alone, and not one more without it.
+    shutil.rmtree(ubuntu.folder)
+    shutil.rmtree(ppa.folder)
     again = build_rootfs(spec, lock, store=store, fetch=Offline(), run=run)
     assert again.rootfs == built.rootfs
     missing = read_lock(store, lock).packages[0]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.model import ArtifactRef, LockedPackage, PackageLock
+from coreimage.model import ArtifactRef, LockedPackage, PackageLock, ToolsTree
 from coreimage.rootfs import ArchiveSpec, HookSpec, RootfsSpec, store_lock
 from coreimage.storage import Store, open_store
 from tasks.inputs import Inputs, inputs_of, recall, remember, why
@@ -63,6 +63,18 @@ def test_each_change_is_named(store: Store) -> None:
     assert told(code={**CODE, "coreimage.rootfs.build": "3"}) == ("code changed: coreimage.rootfs.build",)
     both = told(SPEC.model_copy(update={"hooks": hooks}), version="2")
     assert both == ("packages changed (1)", "hook hooks/10-users.sh changed")
+
+
+def test_a_changed_tool_is_named_by_its_package(store: Store) -> None:
+    def at(version: str) -> Inputs:
+        tree = ToolsTree(tree=ref(version), lock=lock(store, version=version))
+        return inputs_of("build-rootfs", "core/13/edge", CODE, {"spec": SPEC, "lock": ref("7"), "tools": tree})
+
+    remember(at("1"), store)
+    assert why(at("2"), store=store) == ("tool a upgraded: 1 → 2",)
+    assert at("2").key != at("1").key
+    store.delete([lock(store, version="1").uri])
+    assert why(at("2"), store=store) == ("tools lock changed",)
 
 
 def test_the_key_changes_with_every_named_change_and_with_nothing_else(store: Store) -> None:
