@@ -17,6 +17,7 @@ FIRMWARES: dict[Architecture, tuple[Firmware, ...]] = {"amd64": ("bios", "uefi")
 
 TAR_GZ = "application/gzip"
 TAR_XZ = "application/x-xz"
+COMPACT_DELTA = "application/vnd.coreimage.delta"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 LOG = "text/x-log; charset=utf-8"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from coreimage.client.errors import RepositoryError
@@ -62,7 +62,8 @@ class ImageFile:
 @dataclass(frozen=True)
 class Image:
     """`files` are in the order in which they are applied. `phased_percentage` is of the devices that are offered the
-    version; a full image is for devices that have `minversion` at least."""
+    version; a full image is for devices that have `minversion` at least. `form` is of a delta: one in the form of 2015
+    is tarballs, a compact one a single file before that of the version (docs/compact-delta.md)."""
 
     version: int
     type: Literal["full", "delta"]
@@ -72,6 +73,7 @@ class Image:
     files: tuple[ImageFile, ...]
     minversion: int = 0
     phased_percentage: int = 100
+    form: Literal["legacy", "compact"] = "legacy"
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,13 @@ def parse_index(content: bytes, where: str) -> Index:
     document = json_object(content, where)
     about = as_object(document.get("global"), "'global'", where)
     images = as_array(document.get("images"), "'images'", where)
+    compact = as_array(document.get("compact", []), "'compact'", where)
+    found = [_image(as_object(value, "an image", where), where) for value in images]
+    found += [_compact(_image(as_object(value, "an image", where), where), where) for value in compact]
     return Index(
         _optional_text(about, "channel", where),
         _optional_text(about, "device", where),
-        tuple(_image(as_object(value, "an image", where), where) for value in images),
+        tuple(sorted(found, key=lambda image: image.version)) if compact else tuple(found),
         _optional_text(about, "channel_target", where),
     )
 
@@ -148,6 +153,12 @@ def _image(values: dict[str, object], where: str) -> Image:
         integer(values, "minversion", where, high=VERSION_LIMIT, default=0) if kind == "full" else 0,
         _percentage(values, where),
     )
+
+
+def _compact(image: Image, where: str) -> Image:
+    if image.type != "delta" or not image.files[0].name.endswith(".delta"):
+        raise RepositoryError("a compact image is no delta, or its first file is none", where=where)
+    return replace(image, form="compact")
 
 
 def _file(values: dict[str, object], where: str) -> ImageFile:

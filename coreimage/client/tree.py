@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import IO, Literal, Protocol
 
 Kind = Literal["file", "link", "folder", "symlink", "char", "block", "fifo"]
 XATTR = "SCHILY.xattr."
@@ -34,6 +34,18 @@ class Entry:
     records: tuple[tuple[str, bytes], ...] = ()
     size_bytes: int = 0
     sha256: bytes = b""
+
+
+class Tree(Protocol):
+    """Something that holds a tree: a folder, tarballs over each other, or a tree and what a delta makes of it."""
+
+    def entries(self) -> Iterable[Entry]:
+        """In the byte order of their names; further names of a file are links to the first."""
+        ...
+
+    def open(self, name: bytes) -> IO[bytes]:
+        """The content of a file, seekable. Raises KeyError for a name that is none."""
+        ...
 
 
 def tree_sha256(entries: Iterable[Entry]) -> str:

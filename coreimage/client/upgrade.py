@@ -40,7 +40,7 @@ def find_path(images: Sequence[Image], build: int, *, device_percent: int = 0) -
     start = _Step(_Cost(0, 0, 0, 0), None, None)
     best: dict[int, _Step] = {build: start}
     phases: dict[int, list[int]] = {}
-    for image in sorted(images, key=lambda image: (image.version, image.type, image.base or 0)):
+    for image in sorted(images, key=lambda image: (image.version, image.type, image.base or 0, image.form)):
         phases.setdefault(image.version, []).append(image.phased_percentage)
         before = start if image.type == "full" else best.get(image.base or 0)
         if image.version <= build or before is None or not _leads_on(image, build):

@@ -25,6 +25,7 @@ from coreimage.system_image.documents import (
     channels_with,
     compact_bytes,
     generated_at,
+    images_of,
     index_of,
     newest_version,
 )
@@ -236,7 +237,7 @@ def _followed(channels: Document, store: Store, signer: Signer, now: Now) -> Doc
 
 def _alias_index(place: Place, target: str, entry: Document, now: Now) -> str:
     """The digest of the alias's index: every image of the target's, with a version file of the alias's own."""
-    images = json.loads(read_index(place.store, entry))["images"]
+    images = images_of(json.loads(read_index(place.store, entry)))
     made = [recast(place, image, target) for image in images]
     document = index_of(made, place.channel, place.device, generated_at(now()), target=target)
     return put_index(place.channel, place.device, document, store=place.store, signer=place.signer).sha256

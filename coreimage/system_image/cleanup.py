@@ -22,6 +22,7 @@ from coreimage.system_image.documents import (
     channels_with,
     fulls,
     generated_at,
+    images_of,
     index_of,
     newest_version,
 )
@@ -153,7 +154,7 @@ def _named_by_device(described: Document, store: Store) -> Iterator[str]:
 def _named_by_index(path: str, store: Store) -> Iterator[str]:
     yield from _pair(path)
     with store.open(layout.key(path)) as file:
-        images = json.loads(file.read())["images"]
+        images = images_of(json.loads(file.read()))
     for image in images:
         for file_named in image["files"]:
             yield from _pair(file_named["path"])

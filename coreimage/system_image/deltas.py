@@ -17,21 +17,25 @@ from pathlib import Path
 
 import structlog
 
-from coreimage.errors import NotFoundError
-from coreimage.model import JSON, TAR_XZ, ArtifactRef
+from coreimage.client import RepositoryError
+from coreimage.client.compact import PatchedTree
+from coreimage.client.layers import LayeredTree
+from coreimage.errors import NotFoundError, VerificationError
+from coreimage.model import COMPACT_DELTA, JSON, TAR_XZ, ArtifactRef
 from coreimage.process import Run
 from coreimage.signing import Role, Signer
 from coreimage.storage import Store, fetch_blob
 from coreimage.system_image import layout, legacy_delta
-from coreimage.system_image.delta_tree import LayeredTree
-from coreimage.system_image.documents import Document, file_entry, is_version_file, json_bytes, payloads
+from coreimage.system_image.base_tools import BaseTools
+from coreimage.system_image.compact_delta import make_compact
+from coreimage.system_image.documents import COMPACT, Document, file_entry, is_version_file, json_bytes, payloads
 from coreimage.system_image.payload import put_pool_file, put_sidecar, put_signature
 from coreimage.tarball import XzFilter, compress_xz, decompress
 from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-DELTA_VERSION = 1
+DELTA_VERSION = 2
 """Raise it when the same pair of images gives other bytes: it is part of the cache key."""
 _PRESET = 2
 
@@ -41,50 +45,63 @@ def with_deltas(
 ) -> list[Document]:
     """`image`, a full entry of an index whose files are in the store, and after it its delta entries.
 
-    `bases` are full entries of the same channel and device, older than `image`; each gives a delta where that is
-    smaller than the full image. The same for the same arguments; what was made before is found.
+    `bases` are full entries of the same channel and device, older than `image`; each gives a delta in each form where
+    that is smaller than the full image, and a compact one where it is smaller than that of 2015 too. The same for the
+    same arguments; what was made before is found.
     """
     entries = [image]
     for base in sorted(bases, key=lambda base: int(base["version"]), reverse=True):
-        files = _legacy(image, base, store=store, signer=signer, run=run)
-        if files is not None:
-            entries.append(_delta_entry(image, base, files))
+        made = _made(image, base, store=store, signer=signer, run=run)
+        least_bytes = _size_bytes(payloads(image))
+        for form, files in made.items():
+            if files is None or (files and _size_bytes(files) >= least_bytes):
+                log.info("no delta", form=form, base=base["version"], version=image["version"])
+                continue
+            least_bytes = _size_bytes(files)
+            entries.append(_delta_entry(image, base, files, form))
     return entries
 
 
-def _delta_entry(image: Document, base: Document, files: Sequence[Document]) -> Document:
+def _size_bytes(files: Sequence[Document]) -> int:
+    return sum(int(file["size"]) for file in files)
+
+
+def _delta_entry(image: Document, base: Document, files: Sequence[Document], form: str) -> Document:
     own = [file for file in image["files"] if is_version_file(file)]
     ordered = [{**file, "order": order} for order, file in enumerate([*files, *own])]
-    return {**image, "type": "delta", "base": base["version"], "files": ordered}
+    entry = {**image, "type": "delta", "base": base["version"], "files": ordered}
+    return {**entry, "form": COMPACT} if form == COMPACT else entry
 
 
-def _legacy(image: Document, base: Document, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
-    """The pool files of the delta in the form of 2015; None where the full image is the better way."""
+Made = dict[str, list[Document] | None]
+"""The pool files of each form, the form of 2015 first; None where there is none."""
+
+
+def _made(image: Document, base: Document, *, store: Store, signer: Signer, run: Run) -> Made:
     sources, targets = payloads(base), payloads(image)
     if _digests(sources) == _digests(targets):
-        return []
-    recipe = {"delta": DELTA_VERSION, "form": "legacy", "preset": _PRESET}
+        return {"legacy": []}
+    recipe: Document = {"delta": DELTA_VERSION, "preset": _PRESET}
     recipe |= {"source": _digests(sources), "target": _digests(targets)}
     key = f"{layout.IMPORT_CACHE}{hashlib.sha256(json_bytes(recipe)).hexdigest()}.json"
-    files = _remembered(store, key)
-    if files is None:
+    made = _remembered(store, key)
+    if made is None:
         with _unpacked(sources, targets, store=store, run=run) as pair:
-            files = _make_legacy(pair, recipe, store=store, signer=signer, run=run)
-        store.put_bytes(key, json_bytes({"files": files}), media_type=JSON)
-    size_bytes, full_bytes = (sum(int(file["size"]) for file in each) for each in (files, targets))
-    if not files or size_bytes >= full_bytes:
-        log.info("no delta in the form of 2015", base=base["version"], version=image["version"])
-        return None
-    return files
+            made = {
+                "legacy": _make_legacy(pair, recipe, store=store, signer=signer, run=run),
+                COMPACT: _make_compact(pair, store=store, signer=signer, run=run),
+            }
+        store.put_bytes(key, json_bytes(made), media_type=JSON)
+    return made
 
 
-def _make_legacy(pair: _Pair, recipe: Document, *, store: Store, signer: Signer, run: Run) -> list[Document]:
-    """Empty when `removed` cannot name what must be deleted."""
+def _make_legacy(pair: _Pair, recipe: Document, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
+    """None when `removed` cannot name what must be deleted."""
     try:
         layers = legacy_delta.plan(pair.base, pair.target, len(pair.kinds))
     except legacy_delta.NotExpressibleError as error:
         log.warning("no delta in the form of 2015", reason=str(error))
-        return []
+        return None
     files: list[Document] = []
     for kind, layer in zip(pair.kinds, layers, strict=True):
         if layer.removed:
@@ -92,6 +109,26 @@ def _make_legacy(pair: _Pair, recipe: Document, *, store: Store, signer: Signer,
             made = compress_xz(produce, pair.folder / "delta.tar.xz", run=run, preset=_PRESET, filters=XzFilter.X86)
             files.append(file_entry(_to_pool(kind, made, recipe, store=store, signer=signer), len(files)))
     return files
+
+
+def _make_compact(pair: _Pair, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
+    """Applied before it is published, with the tools of the base image; None should it not make the target."""
+    work = pair.folder / "compact"
+    work.mkdir()
+    tools = BaseTools(pair.base, work / "tools", run=run)
+    made = make_compact(pair.base, pair.target, pair.folder / "image.delta", work, tools=tools, run=run)
+    try:
+        PatchedTree(made, pair.base, work, tools.require)
+    except RepositoryError as error:
+        log.warning("no compact delta", reason=str(error))
+        return None
+    with made.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    uri = layout.key(layout.compact_delta(sha256))
+    ref = ArtifactRef(uri=uri, sha256=sha256, size_bytes=made.stat().st_size, media_type=COMPACT_DELTA)
+    put_signature(store, uri, signer.detached_file(Role.IMAGE_SIGNING, made))
+    put_pool_file(store, uri, made, media_type=ref.media_type)
+    return [file_entry(ref, 0)]
 
 
 def _to_pool(kind: str, made: Path, recipe: Document, *, store: Store, signer: Signer) -> ArtifactRef:
@@ -130,18 +167,25 @@ def _unpacked(sources: Sequence[Document], targets: Sequence[Document], *, store
             return LayeredTree(tars)
 
         kinds = tuple(_kind(file) for file in sorted(targets, key=lambda file: int(file["order"])))
-        yield _Pair(tree(sources, "base"), tree(targets, "target"), kinds, folder)
+        try:
+            pair = _Pair(tree(sources, "base"), tree(targets, "target"), kinds, folder)
+        except RepositoryError as error:
+            raise VerificationError(
+                error.problem, where=error.where, resolution="no delta was made; look at what made this tarball"
+            ) from error
+        yield pair
 
 
-def _remembered(store: Store, key: str) -> list[Document] | None:
+def _remembered(store: Store, key: str) -> Made | None:
     """What was made before, when all of it is still there and signed."""
     try:
         with store.open(key) as file:
-            files: list[Document] = json.loads(file.read())["files"]
+            made: Made = json.loads(file.read())
     except NotFoundError:
         return None
+    files = [file for form in made.values() for file in form or ()]
     there = all(store.head(layout.key(path)) for file in files for path in (file["path"], file["signature"]))
-    return files if there else None
+    return dict(sorted(made.items(), reverse=True)) if there else None
 
 
 def _ref(file: Document) -> ArtifactRef:

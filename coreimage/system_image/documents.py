@@ -19,6 +19,8 @@ PHASE = "phased-percentage"
 
 Document = dict[str, Any]
 MINVERSION = "minversion"
+COMPACT = "compact"
+"""The key of an index below which old clients see nothing, and the form of the deltas there."""
 
 
 def json_bytes(document: Document) -> bytes:
@@ -86,9 +88,23 @@ def index_of(images: Sequence[Document], channel: str, device: str, at: str, *, 
     """An index bound to its channel and device, and to the `target` of an alias. Only the newest version may be phased
     (system-image §2.3)."""
     newest = newest_version(images)
-    kept = [image if image["version"] == newest else without(image, PHASE) for image in _never_full_then_delta(images)]
+    kept = [image if image["version"] == newest else without(image, PHASE) for image in images]
+    plain = _never_full_then_delta([image for image in kept if not is_compact(image)])
+    compact = [image for image in kept if is_compact(image)]
     about = {"generated_at": at, "channel": channel, "device": device}
-    return {"global": {**about, **({"channel_target": target} if target else {})}, "images": kept}
+    document = {"global": {**about, **({"channel_target": target} if target else {})}, "images": plain}
+    return {**document, COMPACT: compact} if compact else document
+
+
+def images_of(index: Document) -> list[Document]:
+    """All images of an index, oldest first; of a version the full one, then its deltas of both forms."""
+    images: list[Document] = [*index["images"], *index.get(COMPACT, [])]
+    return sorted(images, key=lambda image: int(image["version"]))
+
+
+def is_compact(image: Document) -> bool:
+    """Whether it is a delta that only our own clients know how to apply."""
+    return image.get("form") == COMPACT
 
 
 def _never_full_then_delta(images: Sequence[Document]) -> list[Document]:

@@ -26,6 +26,10 @@ def delta(prefix: str, sha256: str) -> str:
     return f"/pool/{prefix}-{sha256}.delta.tar.xz"
 
 
+def compact_delta(sha256: str) -> str:
+    return f"/pool/image-{sha256}.delta"
+
+
 def keyring(kind: str) -> str:
     return f"/gpg/{kind}.tar.xz"
 

@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO
 
-from coreimage.client.tree import Entry
-from coreimage.system_image.delta_tree import LayeredTree
+from coreimage.client.layers import REMOVED, LayeredTree
+from coreimage.client.tar import tar_member
 
-REMOVED = "removed"
 _AWKWARD = frozenset(b" \t*?[]'\"\\$`")
 """What the recovery of 2015, a shell script, reads as more than a letter of a name."""
 
@@ -85,7 +84,7 @@ def write(layer: Layer, target: LayeredTree, file: IO[bytes]) -> None:
         for name in layer.written:
             node = target[name]
             other = first_names.setdefault(node.inode, name)
-            member = _member(node.entry, link_to=other if other != name else None)
+            member = tar_member(node.entry, link_to=other if other != name else None)
             tar.addfile(member, target.open(name) if member.isreg() else None)
 
 
@@ -151,27 +150,3 @@ def _is_text(name: bytes) -> bool:
         return name.decode("utf-8").isprintable()
     except UnicodeDecodeError:
         return False
-
-
-def _member(entry: Entry, *, link_to: bytes | None) -> tarfile.TarInfo:
-    types: dict[str, bytes] = {
-        "file": tarfile.REGTYPE,
-        "folder": tarfile.DIRTYPE,
-        "symlink": tarfile.SYMTYPE,
-        "char": tarfile.CHRTYPE,
-        "block": tarfile.BLKTYPE,
-        "fifo": tarfile.FIFOTYPE,
-    }
-    member = tarfile.TarInfo(_text(entry.name))
-    member.type = types[entry.kind] if link_to is None else tarfile.LNKTYPE
-    member.linkname = _text(entry.target if link_to is None else link_to)
-    member.mode, member.uid, member.gid, member.mtime = entry.mode, entry.uid, entry.gid, entry.mtime
-    member.devmajor, member.devminor = entry.device
-    if link_to is None:
-        member.size = entry.size_bytes
-        member.pax_headers = {key: _text(value) for key, value in entry.records}
-    return member
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")

@@ -108,14 +108,14 @@ def _to_pool(kind: str, made: Path, store: Store) -> ArtifactRef:
     return ArtifactRef(uri=uri, sha256=sha256, size_bytes=made.stat().st_size, media_type=TAR_XZ)
 
 
-def put_pool_file(store: Store, key: str, made: Path) -> None:
+def put_pool_file(store: Store, key: str, made: Path, *, media_type: str = TAR_XZ) -> None:
     """One that is there stays, unless it was cut: then it is put right (system-image §4.7)."""
     try:
-        store.put_file(key, made, media_type=TAR_XZ, if_absent=True)
+        store.put_file(key, made, media_type=media_type, if_absent=True)
     except ConflictError:
         found = store.head(key)
         if found is None or found.size_bytes != made.stat().st_size:
-            store.put_file(key, made, media_type=TAR_XZ)
+            store.put_file(key, made, media_type=media_type)
 
 
 def _cached(store: Store, key: str) -> ArtifactRef | None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import structlog
 
 from coreimage.errors import ConflictError, NotFoundError, UsageError
+from coreimage.process import run as run_process
 from coreimage.signing import Signer
 from coreimage.storage import Store
 from coreimage.system_image import edits
 from coreimage.system_image.channels import Change, Now, change_channels
+from coreimage.system_image.deltas import with_deltas
 from coreimage.system_image.documents import (
     PHASE,
     Document,
@@ -54,12 +56,14 @@ def promote(
     *,
     version: int | None = None,
     phase: int | None = None,
+    delta_bases: int = 1,
     store: Store,
     signer: Signer,
     now: Now,
 ) -> Change:
     """The next version of `target` is exactly what `version` of `source` is (None: its newest).
 
+    It gets deltas from the `delta_bases` newest versions of `target`, made before where content came that way before.
     What `target` has as its newest already is not published again; then only a `phase` is set. Raises NotFoundError
     for a channel, device or version that is not there, UsageError for a target whose content is another channel's.
     """
@@ -68,13 +72,21 @@ def promote(
         edits.channel_entry(current.document, source)
         edits.require_plain(current.document, target)
         image = _full(current, source, device, version, store)
-        return _Copy(image, {"channel": source, "version": image["version"]})
+        return _Copy(image, {"channel": source, "version": image["version"]}, delta_bases=delta_bases)
 
     return _publish(target, device, copy_of, phase, store=store, signer=signer, now=now)
 
 
 def roll_back(
-    channel: str, device: str, version: int, *, phase: int | None = None, store: Store, signer: Signer, now: Now
+    channel: str,
+    device: str,
+    version: int,
+    *,
+    phase: int | None = None,
+    delta_bases: int = 1,
+    store: Store,
+    signer: Signer,
+    now: Now,
 ) -> Change:
     """A new version with the content of the older `version`: devices only ever go to higher numbers.
 
@@ -84,12 +96,14 @@ def roll_back(
     def copy_of(current: Channels) -> _Copy:
         edits.require_plain(current.document, channel)
         image = _full(current, channel, device, version, store)
-        return _Copy(image, {"channel": channel, "version": image["version"]})
+        return _Copy(image, {"channel": channel, "version": image["version"]}, delta_bases=delta_bases)
 
     return _publish(channel, device, copy_of, phase, store=store, signer=signer, now=now)
 
 
-def tag_image(channel: str, device: str, tag: str, *, store: Store, signer: Signer, now: Now) -> Change:
+def tag_image(
+    channel: str, device: str, tag: str, *, delta_bases: int = 1, store: Store, signer: Signer, now: Now
+) -> Change:
     """A new version of the newest content, with `tag=` in its version_detail; an empty `tag` takes it away.
 
     The phasing stays. Raises UsageError for a tag that version_detail cannot hold.
@@ -99,7 +113,7 @@ def tag_image(channel: str, device: str, tag: str, *, store: Store, signer: Sign
 
     def copy_of(current: Channels) -> _Copy:
         edits.require_plain(current.document, channel)
-        return _Copy(_full(current, channel, device, None, store), tag=tag)
+        return _Copy(_full(current, channel, device, None, store), tag=tag, delta_bases=delta_bases)
 
     return _publish(channel, device, copy_of, None, store=store, signer=signer, now=now)
 
@@ -136,6 +150,7 @@ class _Copy:
     image: Document
     source: Document | None = None
     tag: str | None = None
+    delta_bases: int = 1
 
 
 def _publish(
@@ -184,7 +199,8 @@ def _contents(image: Document) -> list[tuple[str, str]]:
 
 
 def _made(place: Place, current: Channels, images: Sequence[Document], copy: _Copy, now: Now) -> list[Document]:
-    """The full image of the next number; and where its content is that of the newest, the step from there to it."""
+    """The full image of the next number, and the steps to it: of nothing but the version file where a base has the
+    content already."""
     where = f"{place.channel} {place.device}"
     server, mtime = server_of(place.store, version_file(copy.image, where))
     details = details_of(copy.image["version_detail"])
@@ -205,15 +221,8 @@ def _made(place: Place, current: Channels, images: Sequence[Document], copy: _Co
     if copy.image["description"] == copy.image["version_detail"]:
         image["description"] = image["version_detail"]
     require_files(place.store, image)
-    return [image, *_step(images, image, said)]
-
-
-def _step(images: Sequence[Document], image: Document, said: Document) -> list[Document]:
-    """A delta of nothing but the version file, for devices that have the content already."""
-    newest = fulls(images)[-1] if fulls(images) else None
-    if newest is None or _contents(newest) != _contents(image):
-        return []
-    return [{**image, "type": "delta", "base": newest["version"], "files": [{**said, "order": 0}]}]
+    bases = fulls(images)[-copy.delta_bases :] if copy.delta_bases else []
+    return with_deltas(image, bases, store=place.store, signer=place.signer, run=run_process)
 
 
 def _identity(copy: _Copy, last: int, server: Document) -> str:

@@ -19,6 +19,7 @@ from coreimage.system_image.documents import (
     channels_with,
     fulls,
     generated_at,
+    images_of,
     index_with,
     same_image,
 )
@@ -71,8 +72,9 @@ def require_files(store: Store, image: Document) -> None:
 def _candidate_index(candidate: Candidate, store: Store) -> tuple[Document, list[Document]]:
     """The candidate's index and, from it, its full image and then its deltas."""
     document: Document = json.loads(read_blob(store, candidate.index))
-    made = [image for image in document["images"] if image["version"] == candidate.version]
-    if not made or made[0]["type"] != "full" or made != document["images"][-len(made) :]:
+    images = images_of(document)
+    made = [image for image in images if image["version"] == candidate.version]
+    if not made or made[0]["type"] != "full" or made != images[-len(made) :]:
         raise VerificationError(
             f"the candidate's index does not end with version {candidate.version}",
             where=candidate.index.uri,

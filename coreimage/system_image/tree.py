@@ -15,7 +15,14 @@ from coreimage.model import JSON, OPENPGP_MESSAGE, OPENPGP_SIGNATURE, ArtifactRe
 from coreimage.signing import Role, Signer, open_inline, verify_detached
 from coreimage.storage import Store
 from coreimage.system_image import layout
-from coreimage.system_image.documents import Document, channels_with, compact_bytes, json_bytes, signed_channels
+from coreimage.system_image.documents import (
+    Document,
+    channels_with,
+    compact_bytes,
+    images_of,
+    json_bytes,
+    signed_channels,
+)
 from coreimage.system_image.payload import put_signature
 
 CHANNELS_LIFETIME = timedelta(days=90)
@@ -61,8 +68,7 @@ def read_images(store: Store, channels: Document, channel: str, device: str) -> 
     entry = channels.get(channel, {"devices": {}})["devices"].get(device)
     if entry is None:
         return []
-    images: list[Document] = json.loads(read_index(store, entry))["images"]
-    return images
+    return images_of(json.loads(read_index(store, entry)))
 
 
 def read_index(store: Store, entry: Document) -> bytes:

@@ -382,11 +382,11 @@ def _day(seconds: float) -> str:
 def index_problems(index: Index) -> list[str]:
     """Pure: what is wrong with the images of an index among themselves."""
     fulls = [image.version for image in index.images if image.type == "full"]
-    deltas = [(image.base, image.version) for image in index.images if image.type == "delta"]
+    deltas = [(image.base, image.version, image.form) for image in index.images if image.type == "delta"]
     problems = []
     if fulls != sorted(set(fulls)):
         problems.append("its versions are not in order, each once")
     if len(set(deltas)) != len(deltas):
         problems.append("two deltas lead from one version to the same other")
-    problems += [f"a delta leads from {base} to {version}" for base, version in deltas if (base or 0) >= version]
+    problems += [f"a delta leads from {base} to {version}" for base, version, _ in deltas if (base or 0) >= version]
     return problems

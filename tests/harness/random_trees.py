@@ -19,8 +19,9 @@ _NAMES = [b"a", b"b", b"a b", b"\xe4\xff", "ä".encode(), b"x" * 120, b"lib-1.0.
 _NODES = os.geteuid() == 0
 """Only root makes device nodes, and gives files away."""
 _CAPABILITY = ("SCHILY.xattr.security.capability", "\x01\x00\x00\x02\x00 \x00\x00" + "\x00" * 12)
+# Its mask is what the group has in the mode: no file could have another.
 _ACL_BYTES = bytes.fromhex(
-    "02000000 01000700ffffffff 02000500 00000000 04000500ffffffff 10000700ffffffff 20000500ffffffff"
+    "02000000 01000700ffffffff 02000500 00000000 04000500ffffffff 10000500ffffffff 20000500ffffffff"
 )
 _ACL = ("SCHILY.xattr.system.posix_acl_access", _ACL_BYTES.decode("utf-8", "surrogateescape"))
 

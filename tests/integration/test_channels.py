@@ -309,6 +309,28 @@ def test_a_tag_is_one_small_step_from_the_same_content_only(made: Tree) -> None:
             made.do(tag_image, CHANNEL, DEVICE, bad)
 
 
+def test_a_tag_leads_on_from_every_base_with_all_that_has_changed(made: Tree) -> None:
+    """The original's other bases got nothing but the new number."""
+    made.do(tag_image, CHANNEL, DEVICE, "13.1", delta_bases=2)
+    deltas = [image for image in made.raw_index(CHANNEL)["images"] if image["type"] == "delta"]
+    files = {(image["base"], image["version"]): [file["path"] for file in image["files"][:-1]] for image in deltas}
+    assert files.keys() == {(1, 2), (2, 3), (1, 3)}
+    assert files[2, 3] == []
+    assert files[1, 3] == files[1, 2] != []
+
+
+def test_promotions_and_roll_backs_make_deltas_of_what_the_channel_had(made: Tree) -> None:
+    made.do(create_channel, STABLE)
+    for version in (1, 2):
+        made.do(promote, CHANNEL, STABLE, DEVICE, version=version)
+    made.do(roll_back, STABLE, DEVICE, 1, delta_bases=2)
+    deltas = [image for image in made.raw_index(STABLE)["images"] if image["type"] == "delta"]
+    assert [(image["base"], image["version"]) for image in deltas] == [(1, 2), (2, 3), (1, 3)]
+    (imported,) = [image for image in made.raw_index(CHANNEL)["images"] if image["type"] == "delta"]
+    assert deltas[0]["files"][:-1] == imported["files"][:-1]
+    assert [file["path"] for file in deltas[2]["files"][:-1]] == []
+
+
 def test_only_the_newest_version_is_phased(made: Tree) -> None:
     assert made.do(set_phase, CHANNEL, DEVICE, 0, version=2).changed
     assert not made.do(set_phase, CHANNEL, DEVICE, 0).changed

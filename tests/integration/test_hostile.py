@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coreimage.client import ClientError, parse_channels, parse_index, parse_signed_channels, read_keyring
+from coreimage.client.layers import LayeredTree
 from coreimage.client.upgrade import find_path
 from coreimage.errors import CoreimageError
 from coreimage.http import Downloader
@@ -29,7 +30,6 @@ from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import customise_rootfs, publish_keyrings, verify_web
 from coreimage.system_image.customise import repack_component
-from coreimage.system_image.delta_tree import LayeredTree
 from coreimage.system_image.version_tarball import read_identity
 from coreimage.tarball import Limits, MemberCheck, extract
 from tests.harness.trees import CHANNEL, DEVICE, NOW, now, released, rootfs_tarball

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
-from coreimage.errors import VerificationError
-from coreimage.system_image.delta_tree import LayeredTree
+from coreimage.client import RepositoryError
+from coreimage.client.layers import LayeredTree
 from coreimage.system_image.legacy_delta import NotExpressibleError, plan, write
 from tests.harness.random_trees import Member, layers, look, tarball, unpack
 
@@ -193,5 +193,5 @@ def test_sparse_members_keep_their_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/system/a", "system/../../a", "../a"])
 def test_names_that_leave_the_tree_are_refused(name: str) -> None:
-    with pytest.raises(VerificationError):
+    with pytest.raises(RepositoryError):
         delta([], [tree((name, FILE, b"a"))])

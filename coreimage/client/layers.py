@@ -1,15 +1,21 @@
-"""The tree that the tarballs of an image make when they are unpacked over each other, content and all."""
+"""The tree that the tarballs of an image make when they are unpacked over each other, content and all.
+
+A tarball that begins with `removed` is a delta of 2015: what its lines name goes first (system-image §2.5).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO
 
-from coreimage.client.tree import Entry, Kind, tree_sha256
-from coreimage.errors import VerificationError
+from coreimage.client.errors import RepositoryError
+from coreimage.client.tree import Entry, Kind, Tree, tree_sha256
+
+REMOVED = "removed"
 
 _KINDS: dict[bytes, Kind] = {
     tarfile.REGTYPE: "file",
@@ -25,36 +31,41 @@ _KINDS: dict[bytes, Kind] = {
 _RECORDS = ("SCHILY.", "RHT.security.", "LIBARCHIVE.xattr.")
 """Pax records that describe the file; the others describe the archive, or are in the header already."""
 _CHUNK_BYTES = 1 << 20
+_REMOVED_LIMIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Node:
     """One name of the tree. Names of one file share its `inode`, and each is a `file` here.
 
-    `layer` is the tarball that the name comes from, `member` the header of its content, which is in tarball `source`:
-    an earlier one where the name is a hard link to a file of that.
+    `layer` is the number of the tarball that the name comes from, -1 for what was there before; `open` gives its
+    content, which may be in an earlier tarball where the name is a hard link to a file of that.
     """
 
     entry: Entry
     inode: int
     layer: int
-    source: int
-    member: tarfile.TarInfo
+    open: Callable[[], IO[bytes] | None]
 
 
 class LayeredTree:
-    """`tars` are in the order in which they are applied: a later one replaces what an earlier one brought.
+    """`tars` are in the order in which they are applied, to nothing or to `base`: a later one replaces what an earlier
+    one brought.
 
-    Raises VerificationError for a name that leaves the tree, a link to nothing, or an unknown kind of member.
+    Raises RepositoryError for a name that leaves the tree, a link to nothing, an unknown kind of member or a broken
+    archive.
     """
 
-    def __init__(self, tars: Sequence[tarfile.TarFile]) -> None:
-        self._tars = tars
+    def __init__(self, tars: Sequence[tarfile.TarFile], *, base: Tree | None = None) -> None:
         self._nodes: dict[bytes, Node] = {}
         self._inodes = 0
+        for entry in base.entries() if base else ():
+            self._keep(entry, base)
         for layer, tar in enumerate(tars):
-            for member in tar:
-                self._add(layer, tar, member)
+            try:
+                self._unpack(layer, tar)
+            except (tarfile.TarError, EOFError, OverflowError) as error:
+                raise RepositoryError(f"not a tar archive: {error}", where=str(tar.name)) from error
         self.names: tuple[bytes, ...] = tuple(sorted(self._nodes))
         self.groups: dict[int, tuple[bytes, ...]] = self._group()
         """The names of each inode, sorted."""
@@ -84,9 +95,9 @@ class LayeredTree:
 
     def open(self, name: bytes) -> IO[bytes]:
         """The content of a file."""
-        node = self._nodes[name]
-        file = self._tars[node.source].extractfile(node.member)
-        assert file is not None  # noqa: S101
+        file = self._nodes[name].open()
+        if file is None:
+            raise KeyError(name)
         return file
 
     def read(self, name: bytes) -> bytes:
@@ -95,6 +106,33 @@ class LayeredTree:
 
     def sha256(self) -> str:
         return tree_sha256(self.entries())
+
+    def _keep(self, entry: Entry, base: Tree | None) -> None:
+        assert base is not None  # noqa: S101
+        if entry.kind == "link":
+            self._nodes[entry.name] = replace(
+                self._nodes[entry.target], entry=replace(self._nodes[entry.target].entry, name=entry.name)
+            )
+            return
+        self._inodes += 1
+        opened = partial(base.open, entry.name) if entry.kind == "file" else _nothing
+        self._nodes[entry.name] = Node(entry, self._inodes, -1, opened)
+
+    def _unpack(self, layer: int, tar: tarfile.TarFile) -> None:
+        for number, member in enumerate(tar):
+            if number == 0 and member.name == REMOVED:
+                self._remove(tar, member)
+            else:
+                self._add(layer, tar, member)
+
+    def _remove(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """Deletion is recursive. An empty line, as the original writes where nothing goes, names nothing."""
+        file = tar.extractfile(member)
+        lines = file.read(_REMOVED_LIMIT_BYTES).split(b"\n") if file else []
+        gone = {_name(line.decode("utf-8", "surrogateescape"), tar) for line in lines} - {b""}
+        self._nodes = {
+            name: node for name, node in self._nodes.items() if not any(start in gone for start in _and_parents(name))
+        }
 
     def _add(self, layer: int, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         name = _name(member.name, tar)
@@ -107,7 +145,7 @@ class LayeredTree:
             node = replace(linked, entry=replace(linked.entry, name=name), layer=layer)
         else:
             self._inodes += 1
-            node = Node(_entry(name, tar, member), self._inodes, layer, layer, member)
+            node = Node(_entry(name, tar, member), self._inodes, layer, partial(tar.extractfile, member))
         replaced = self._nodes.get(name)
         if replaced is not None and replaced.entry.kind == "folder" != node.entry.kind:
             self._nodes = {at: kept for at, kept in self._nodes.items() if not at.startswith(name + b"/")}
@@ -120,6 +158,16 @@ class LayeredTree:
         return {inode: tuple(names) for inode, names in groups.items()}
 
 
+def _nothing() -> None:
+    return None
+
+
+def _and_parents(name: bytes) -> Iterator[bytes]:
+    while name:
+        yield name
+        name = name.rpartition(b"/")[0]
+
+
 def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
     kind = _KINDS.get(member.type)
     if kind is None:
@@ -128,7 +176,7 @@ def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
     return Entry(
         name,
         kind,
-        mode=member.mode & 0o7777,
+        mode=0o777 if kind == "symlink" else member.mode & 0o7777,
         uid=member.uid,
         gid=member.gid,
         mtime=int(member.mtime),
@@ -154,9 +202,7 @@ def _name(text: str, tar: tarfile.TarFile) -> bytes:
     if name in {b"", b"."}:
         return b""
     if name.startswith(b"/") or {b"", b".", b".."} & set(name.split(b"/")) or b"\0" in name:
-        raise VerificationError(
-            f"{text[:200]!r} leaves the place it is unpacked to", where=str(tar.name), resolution=_RESOLUTION
-        )
+        raise RepositoryError(f"{text[:200]!r} leaves the place it is unpacked to", where=str(tar.name))
     return name
 
 
@@ -164,8 +210,5 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _refused(member: tarfile.TarInfo, tar: tarfile.TarFile, problem: str) -> VerificationError:
-    return VerificationError(f"{member.name[:200]!r} {problem}", where=str(tar.name), resolution=_RESOLUTION)
-
-
-_RESOLUTION = "no delta was made; look at what made this tarball"
+def _refused(member: tarfile.TarInfo, tar: tarfile.TarFile, problem: str) -> RepositoryError:
+    return RepositoryError(f"{member.name[:200]!r} {problem}", where=str(tar.name))

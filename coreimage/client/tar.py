@@ -1,0 +1,54 @@
+"""A tree as one tarball."""
+
+from __future__ import annotations
+
+import tarfile
+from typing import IO
+
+from coreimage.client.tree import Entry, Tree
+
+_TYPES: dict[str, bytes] = {
+    "file": tarfile.REGTYPE,
+    "folder": tarfile.DIRTYPE,
+    "symlink": tarfile.SYMTYPE,
+    "char": tarfile.CHRTYPE,
+    "block": tarfile.BLKTYPE,
+    "fifo": tarfile.FIFOTYPE,
+}
+
+
+def write_tar(tree: Tree, file: IO[bytes]) -> None:
+    """The same bytes for the same tree. A folder's content follows it at once: GNU tar sets a folder's time when it
+    believes to have left it."""
+    entries = list(tree.entries())
+    by_name = {entry.name: entry for entry in entries}
+    written: dict[bytes, bytes] = {}
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for entry in sorted(entries, key=lambda entry: entry.name.split(b"/")):
+            first = entry.target if entry.kind == "link" else entry.name
+            link_to = written.setdefault(first, entry.name)
+            if link_to != entry.name:
+                tar.addfile(tar_member(entry, link_to=link_to))
+            elif by_name[first].kind == "file":
+                with tree.open(first) as content:
+                    tar.addfile(tar_member(by_name[first], name=entry.name), content)
+            else:
+                tar.addfile(tar_member(by_name[first], name=entry.name))
+
+
+def tar_member(entry: Entry, *, name: bytes = b"", link_to: bytes | None = None) -> tarfile.TarInfo:
+    """The header of an entry, or of a hard link in its place. `name` is another name for it."""
+    member = tarfile.TarInfo(text(name or entry.name))
+    member.type = _TYPES[entry.kind] if link_to is None else tarfile.LNKTYPE
+    member.linkname = text(entry.target if link_to is None else link_to)
+    member.mode, member.uid, member.gid, member.mtime = entry.mode, entry.uid, entry.gid, entry.mtime
+    member.devmajor, member.devminor = entry.device
+    if link_to is None:
+        member.size = entry.size_bytes
+        member.pax_headers = {key: text(value) for key, value in entry.records}
+    return member
+
+
+def text(name: bytes) -> str:
+    """As tarfile takes names; any bytes come through it whole."""
+    return name.decode("utf-8", "surrogateescape")

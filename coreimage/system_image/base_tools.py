@@ -1,0 +1,110 @@
+"""The compressors of a base image, run outside of it: what a device will make of the same input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from coreimage.client import RepositoryError
+from coreimage.client.compact import PACKERS, UNPACKERS
+from coreimage.client.layers import LayeredTree
+from coreimage.errors import CoreimageError
+from coreimage.process import Run
+
+log = structlog.get_logger("coreimage.system_image")
+
+TOOL_MEMORY_BYTES = 24 << 20
+"""What a compressor may take on a device, beside the updater, of the 64 MiB that both may take."""
+_NAMES = rb"ld-linux[^/]*|lib(c|m|z|lzma|zstd|lz4|pthread|dl|rt)[.][^/]*"
+_LIBRARY = re.compile(rb"system/(usr/)?lib(64)?/([^/]+/)?(" + _NAMES + rb")")
+_LOADER = re.compile(r"ld-linux[^/]*\.so\.\d+")
+_TOOLS = ("gzip", "xz", "zstd")
+
+
+class Tools(Protocol):
+    """Compressors of a base image: whether it could be done, or RepositoryError."""
+
+    def unpack(self, tool: str, source: Path, target: Path) -> bool: ...
+
+    def pack(self, packer: str, source: Path, target: Path) -> bool: ...
+
+    def require(self, argv: Sequence[str], source: Path, target: Path) -> None: ...
+
+
+class BaseTools:
+    """`gzip`, `xz` and `zstd` as the image `base` has them, unpacked to `folder`. Where it lacks one, or this machine
+    cannot run it, nothing is ever packed with that."""
+
+    def __init__(self, base: LayeredTree, folder: Path, *, run: Run) -> None:
+        self._folder, self._run = folder, run
+        folder.mkdir()
+        for name in base.names:
+            if _LIBRARY.fullmatch(name):
+                self._unpack(base, name)
+        for tool in _TOOLS:
+            for place in ("usr/bin", "bin"):
+                self._unpack(base, f"system/{place}/{tool}".encode())
+        loaders = sorted(path for path in folder.iterdir() if _LOADER.fullmatch(path.name))
+        self._loader = loaders[0] if loaders else None
+
+    def require(self, argv: Sequence[str], source: Path, target: Path) -> None:
+        """As the applier of deltas wants it. Raises RepositoryError where the image cannot do it."""
+        if not self._filter(argv, source, target):
+            raise RepositoryError(f"the base image cannot run `{' '.join(argv)}`")
+
+    def unpack(self, tool: str, source: Path, target: Path) -> bool:
+        return self._filter(UNPACKERS[tool], source, target)
+
+    def pack(self, packer: str, source: Path, target: Path) -> bool:
+        """Whether it could be done, within the memory that a device has for it."""
+        limit = f"--data={TOOL_MEMORY_BYTES}"
+        return self._filter(PACKERS[packer], source, target, before=("prlimit", limit, "--"))
+
+    def _filter(self, argv: Sequence[str], source: Path, target: Path, *, before: Sequence[str] = ()) -> bool:
+        if self._loader is None or not (self._folder / argv[0]).exists():
+            return False
+        command = [*before, str(self._loader), "--library-path", str(self._folder), str(self._folder / argv[0])]
+        try:
+            with source.open("rb") as content, target.open("wb") as file:
+                self._run([*command, *argv[1:]], stdin=content, stdout=file)
+        except CoreimageError as error:
+            log.debug("not done with the base image's tool", argv=" ".join(argv), error=str(error))
+            return False
+        return True
+
+    def _unpack(self, base: LayeredTree, name: bytes) -> None:
+        """Libraries under the names that programs ask for, which are links most often."""
+        found = _followed(base, name)
+        target = self._folder / name.rpartition(b"/")[2].decode()
+        if found is None or target.exists():
+            return
+        with target.open("wb") as file, base.open(found) as content:
+            while chunk := content.read(1 << 20):
+                file.write(chunk)
+        target.chmod(0o755)
+
+
+def _followed(base: LayeredTree, name: bytes) -> bytes | None:
+    """The file that a name leads to: through links of its folder, as loaders and libraries are."""
+    for _ in range(5):
+        node = base.get(name)
+        if node is None or node.entry.kind == "file":
+            return name if node else None
+        if node.entry.kind != "symlink":
+            return None
+        target, folder = node.entry.target, name.rpartition(b"/")[0]
+        if target.startswith(b"/"):
+            folder, target = b"system", target.lstrip(b"/")
+        parts: list[bytes] = []
+        for part in (folder + b"/" + target).split(b"/"):
+            if part == b"..":
+                parts = parts[:-1]
+            elif part != b".":
+                parts.append(part)
+        name = b"/".join(parts)
+        name = re.sub(rb"^system/(lib|bin)(64)?/", rb"system/usr/\1\2/", name) if name not in base else name
+    return None
