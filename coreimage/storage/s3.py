@@ -1,6 +1,6 @@
 """A store in an S3 bucket, or below a prefix of one.
 
-Endpoint, region and credentials come from boto3's usual environment (AWS_ENDPOINT_URL_S3, AWS_REGION,
+Endpoint, region and credentials come from boto3's usual environment (AWSENDPOINT_URL_S3, AWS_REGION,
 AWS_ACCESS_KEY_ID, ~/.aws, …). All bytes are sent with their sha256, which the server checks.
 """
 
@@ -13,40 +13,52 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import boto3
 import structlog
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+from botocore.parsers import ResponseParserError
 
-from coreimage.errors import ConflictError, CoreimageError, HostError, InfrastructureError, NotFoundError
+from coreimage.errors import ConflictError, HostError, InfrastructureError, NotFoundError, UsageError
+from coreimage.storage.s3_errors import CREDENTIALS, ENDPOINT, explained
 from coreimage.storage.store import ObjectInfo, check_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PART_BYTES = 64 << 20
-"""Files above this go up in parts; S3 takes 10,000 parts, so up to 640 GB."""
+PART_BYTES = 8 << 20
+"""Files above this go up in parts."""
+_MOST_PARTS = 10_000
+_SIDE_BY_SIDE = 4
+"""So many parts are in memory, and under way, at a time."""
 COPY_PART_BYTES = 5 << 30
 """The most that S3 copies at a time."""
 _BATCH = 1000
 _WRITE_ID = "coreimage-write"
 """Metadata of every object: which single write made it."""
 _PAUSES_S = (0.2, 1.0, 4.0)
+"""Before each further attempt."""
 
-_LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_ABSENT = {"NoSuchKey", "NotFound", "404"}
-_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "ExpiredToken", "InvalidToken"}
-_SKEWED = {"RequestTimeTooSkewed", "RequestExpired"}
-_PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "BadDigest", "500", "502", "503"}
-
+T = TypeVar("T")
 log = structlog.get_logger("coreimage.storage")
 
 
@@ -76,7 +88,12 @@ class S3Store:
         self._bucket, self._prefix = bucket, f"{prefix.strip('/')}/".lstrip("/")
         self._part_bytes, self._copy_part_bytes = part_bytes, copy_part_bytes
         with self._errors(""):
-            self._client, self._once = _client(attempts=5), _client(attempts=1)
+            try:
+                # A session of its own: boto3's default one keeps the first credentials it saw, and is not for threads.
+                session = boto3.session.Session()
+                self._client, self._once = _client(session, attempts=5), _client(session, attempts=1)
+            except ValueError as error:
+                raise UsageError(str(error), where=self.url, resolution=ENDPOINT) from error
 
     @property
     def url(self) -> str:
@@ -104,36 +121,47 @@ class S3Store:
         size_bytes = path.stat().st_size
         if size_bytes <= self._part_bytes:
             return self.put_bytes(key, path.read_bytes(), media_type=media_type, if_absent=if_absent, if_match=if_match)
-        with path.open("rb") as file:
-            chunks = iter(lambda: file.read(self._part_bytes), b"")
+        part_bytes = max(self._part_bytes, -(-size_bytes // _MOST_PARTS))
 
-            def send(upload: dict[str, Any]) -> Iterator[dict[str, Any]]:
-                for number, chunk in enumerate(chunks, 1):
-                    sha256 = base64.b64encode(hashlib.sha256(chunk).digest()).decode()
-                    part = self._client.upload_part(**upload, PartNumber=number, Body=chunk, ChecksumSHA256=sha256)
-                    yield {"PartNumber": number, "ETag": part["ETag"], "ChecksumSHA256": sha256}
+        def send(upload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            def part(start: int) -> dict[str, Any]:
+                with path.open("rb") as file:
+                    file.seek(start)
+                    chunk = file.read(part_bytes)
+                sha256 = base64.b64encode(hashlib.sha256(chunk).digest()).decode()
+                number = start // part_bytes + 1
+                sent = self._client.upload_part(**upload, PartNumber=number, Body=chunk, ChecksumSHA256=sha256)
+                return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": sha256}
 
-            write = _Write(key, media_type, _condition(if_absent, if_match))
-            return self._multipart(write, send, size_bytes, ChecksumAlgorithm="SHA256")
+            return _side_by_side(part, range(0, size_bytes, part_bytes))
+
+        write = _Write(key, media_type, _condition(if_absent, if_match))
+        return self._multipart(write, send, size_bytes, ChecksumAlgorithm="SHA256")
 
     @contextmanager
     def open(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
+        """A connection that breaks is taken up again where it broke, as long as the object is the same."""
         if stop is not None and start >= stop:
             yield io.BytesIO()
             return
-        span: dict[str, Any] = (
-            {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
-        )
+        place = self._object(key)
+
+        def fetch(at: int, etag: str) -> Any:
+            asked: dict[str, Any] = {"IfMatch": etag} if etag else {}
+            if at or stop is not None:
+                asked["Range"] = f"bytes={at}-{'' if stop is None else stop - 1}"
+            return self._client.get_object(**place, **asked)
+
         with self._errors(key):
             try:
-                body = self._client.get_object(**self._object(key), **span)["Body"]
+                answer = fetch(start, "")
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") not in {"InvalidRange", "416"}:
                     raise
                 yield io.BytesIO()
                 return
-            with body:
-                yield cast("BinaryIO", body)
+            with closing(_Resumed(answer, fetch, start)) as file:
+                yield cast("BinaryIO", file)
 
     def head(self, key: str) -> ObjectInfo | None:
         found = self._found(key)
@@ -148,6 +176,7 @@ class S3Store:
             found = [
                 ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"], item["ETag"], item["LastModified"])
                 for page in pages
+                if _answered(page, "Name")
                 for item in page.get("Contents", [])
             ]
         yield from sorted(found, key=lambda info: info.key)
@@ -199,7 +228,7 @@ class S3Store:
         with self._errors(write.key):
             place = self._object(write.key)
             started = self._client.create_multipart_upload(**place, **write.described, **checksum)
-        upload: dict[str, Any] = {**place, "UploadId": started["UploadId"]}
+            upload: dict[str, Any] = {**place, "UploadId": _answered(started, "UploadId")}
         try:
             with self._errors(write.key):
                 parts: Any = list(send(upload))
@@ -221,19 +250,19 @@ class S3Store:
 
     def _written(self, write: _Write, send: Callable[[S3Client], Any], size_bytes: int) -> ObjectInfo:
         """What a write became. The answer to a conditional one may be lost on the way, and trying blindly again would
-        then lose against ourselves: so boto3 does not retry it, and who wrote the object is asked instead."""
-        if not write.condition:
-            with self._errors(write.key):
-                return _info(write.key, size_bytes, send(self._client))
-        for pause_s in (*_PAUSES_S, None):
+        then lose against ourselves: so boto3 does not retry it, and who wrote the object is asked instead. An upload in
+        parts is gone once it was completed, so of any write that failed it is asked."""
+        pauses_s = (*_PAUSES_S, None) if write.condition else (None,)
+        for pause_s in pauses_s:
             try:
-                with self._errors(write.key, conditional=True):
-                    return _info(write.key, size_bytes, send(self._once))
-            except (ConflictError, InfrastructureError) as error:
+                with self._errors(write.key, conditional=bool(write.condition)):
+                    answer = send(self._once if write.condition else self._client)
+                    return _info(write.key, size_bytes, answer)
+            except (ConflictError, InfrastructureError, NotFoundError) as error:
                 found = self._found(write.key)
                 if found is not None and found["Metadata"].get(_WRITE_ID) == write.id:
                     return ObjectInfo(write.key, size_bytes, found["ETag"], found["LastModified"])
-                if pause_s is None or isinstance(error, ConflictError):
+                if pause_s is None or not error.retryable:
                     raise
                 time.sleep(pause_s)
         raise AssertionError("unreachable")
@@ -254,45 +283,70 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            raise _explained(error, where, conditional=conditional) from error
+            raise explained(error, where, conditional=conditional) from error
         except (NoCredentialsError, PartialCredentialsError, NoRegionError) as error:
-            raise HostError(str(error), where=where, resolution=_CREDENTIALS) from error
-        except BotoCoreError as error:
+            raise HostError(str(error), where=where, resolution=CREDENTIALS) from error
+        except ParamValidationError as error:
+            raise UsageError(str(error), where=where, resolution="s3://BUCKET[/PREFIX] names a store") from error
+        except FlexibleChecksumError as error:
+            raise InfrastructureError(f"the bytes arrived damaged: {error}", where=where) from error
+        except (BotoCoreError, ResponseParserError) as error:
             raise InfrastructureError(
                 f"the object storage does not answer: {error}",
                 where=where,
-                resolution="check AWS_ENDPOINT_URL_S3 and the network",
+                resolution=ENDPOINT,
             ) from error
 
 
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION to those of the bucket's owner"
+class _Resumed:
+    """The bytes of an object from `at` on, over as many connections as it takes."""
+
+    def __init__(self, answer: Any, fetch: Callable[[int, str], Any], at: int) -> None:
+        self._body, self._etag, self._fetch, self._at = answer["Body"], answer["ETag"], fetch, at
+        self._pauses_s = list(_PAUSES_S)
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        while True:
+            try:
+                chunk = self._body.read(size)
+            except FlexibleChecksumError:
+                raise
+            except (HTTPClientError, IncompleteReadError):
+                if not self._pauses_s:
+                    raise
+                self._resume()
+                continue
+            self._at += len(chunk)
+            return cast("bytes", chunk)
+
+    def _resume(self) -> None:
+        """An object that was replaced meanwhile is a conflict: half of each would be nobody's."""
+        time.sleep(self._pauses_s.pop(0))
+        self._body.close()
+        log.info("a download broke and goes on", at_bytes=self._at)
+        self._body = self._fetch(self._at, self._etag)["Body"]
+
+    def close(self) -> None:
+        self._body.close()
 
 
-def _explained(error: ClientError, where: str, *, conditional: bool) -> CoreimageError:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-    if code == "NoSuchBucket":
-        return HostError("the bucket does not exist", where=where, resolution="create it, or name another store")
-    # AWS answers 404 to a compare-and-swap of an object that is gone, others 412.
-    if {code, status} & _LOST or (conditional and {code, status} & _ABSENT):
-        return ConflictError("somebody else wrote it first", where=where)
-    if {code, status} & _ABSENT:
-        return NotFoundError("it is not in the store", where=where)
-    if {code, status} & _REFUSED:
-        return _refusal(code, where)
-    if {code, status} & _PASSING:
-        return InfrastructureError(f"the object storage failed ({code})", where=where, resolution="run again")
-    return HostError(f"the object storage said: {error}", where=where)
+def _side_by_side(function: Callable[[int], T], items: Iterable[int]) -> Iterator[T]:
+    """In order. When one fails, those not yet begun never are."""
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        try:
+            yield from pool.map(function, items)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _refusal(code: str, where: str) -> HostError:
-    if code in _SKEWED:
-        return HostError(
-            "this machine's clock is off: the object storage refuses requests signed minutes ago or ahead",
-            where=where,
-            resolution="set the clock, e.g. `sudo timedatectl set-ntp true`, and run again",
-        )
-    return HostError(f"the object storage refused us ({code})", where=where, resolution=_CREDENTIALS)
+def _answered(answer: Any, name: str) -> str:
+    """What every S3 server says; one that does not is none, or its answer was cut short."""
+    if name not in answer:
+        raise InfrastructureError(f"the object storage's answer has no {name}", resolution=ENDPOINT)
+    return str(answer[name])
 
 
 def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
@@ -301,13 +355,12 @@ def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
 
 def _info(key: str, size_bytes: int, answer: Any) -> ObjectInfo:
     """Of the answer to the write itself: a later look may see somebody else's object."""
-    etag = answer.get("ETag") or answer["CopyObjectResult"]["ETag"]
+    etag = answer.get("ETag") or _answered(answer.get("CopyObjectResult", {}), "ETag")
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return ObjectInfo(key, size_bytes, etag, parsedate_to_datetime(date) if date else datetime.now(UTC))
 
 
-def _client(attempts: int) -> S3Client:
+def _client(session: boto3.session.Session, attempts: int) -> S3Client:
     config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=10, read_timeout=60)
     region = os.environ.get("AWS_REGION") or None
-    # A session of its own: boto3's default one keeps the first credentials it saw, and is not for threads.
-    return boto3.session.Session().client("s3", config=config, region_name=region)
+    return session.client("s3", config=config, region_name=region)

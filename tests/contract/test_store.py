@@ -265,7 +265,7 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def uploads(store: S3Store) -> object:
-    return store._client.list_multipart_uploads(Bucket=store._bucket).get("Uploads")
+    return store._client.list_multipart_uploads(Bucket=store._bucket, Prefix=store._prefix).get("Uploads")
 
 
 def test_large_files_go_up_in_parts(bucket: str, tmp_path: Path) -> None:

@@ -52,9 +52,13 @@ def packages_of(day: int) -> dict[str, str]:
     return packages | ({"nano": "8.4-1"} if day % 5 == 4 else {})
 
 
+def publish_day(store: Store, signer: Signer, day: int) -> PublishedBuild:
+    return publish_build(_content(store, day), store=store, signer=signer, now=START + timedelta(days=day))
+
+
 def _build(store: Store, signer: Signer, day: int) -> PublishedBuild:
     now = START + timedelta(days=day)
-    published = publish_build(_content(store, day), store=store, signer=signer, now=now)
+    published = publish_day(store, signer, day)
     candidate = import_build(published, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=lambda: now)
     raw_sha256 = put_image(store, candidate.version)
     release_candidate(candidate, store=store, signer=signer, now=lambda: now)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,12 +33,11 @@ class Fault:
 @contextmanager
 def faulty(upstream: Path | str, *faults: Fault | None) -> Iterator[Server]:
     """Stands before `upstream`, a folder or the URL of a server, until the block is left."""
-    source = folder_source(upstream) if isinstance(upstream, Path) else _server_source(upstream)
-    script = deque(faults)
+    source = folder_source(upstream) if isinstance(upstream, Path) else server_source(upstream)
     current: dict[int, Fault] = {}
 
     def answer(request: Request) -> Reply:
-        fault = (script.popleft() if script else None) or Fault()
+        fault = (server.faults.popleft() if server.faults else None) or Fault()
         reply = source(fault.alter(request))
         current[id(reply)] = fault
         return reply
@@ -48,6 +46,7 @@ def faulty(upstream: Path | str, *faults: Fault | None) -> Iterator[Server]:
         current.pop(id(reply)).send(handler, reply)
 
     with serve_source(answer, spoil) as server:
+        server.faults.extend(faults)
         yield server
 
 
@@ -104,6 +103,18 @@ def wrong_bytes(at: int = 0) -> Fault:
     return Fault(sender)
 
 
+def wrong_request(at: int = 0) -> Fault:
+    """One byte of what the client sends is not what it was."""
+
+    def alter(request: Request) -> Request:
+        body = bytearray(request.body)
+        if body:
+            body[at] ^= 0xFF
+        return replace(request, body=bytes(body))
+
+    return Fault(alter=alter)
+
+
 def ignore_range() -> Fault:
     def alter(request: Request) -> Request:
         return replace(request, headers={k: v for k, v in request.headers.items() if k not in {"range", "if-range"}})
@@ -142,16 +153,17 @@ def _hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.close()
 
 
-def _server_source(url: str) -> Source:
+def server_source(url: str) -> Source:
     host = urlsplit(url).netloc
 
     def answer(request: Request) -> Reply:
         connection = HTTPConnection(host, timeout=30)
         try:
-            headers = {name: value for name, value in request.headers.items() if name not in {"host", "connection"}}
-            connection.request(request.method, _origin_form(request.path), headers=headers)
+            headers = {name: value for name, value in request.headers.items() if name not in {"connection", "expect"}}
+            connection.request(request.method, _origin_form(request.path), body=request.body or None, headers=headers)
             response = connection.getresponse()
-            kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP}
+            dropped = _HOP_BY_HOP - ({"content-length"} if request.method == "HEAD" else set())
+            kept = {name: value for name, value in response.getheaders() if name.lower() not in dropped}
             return Reply(response.status, kept, response.read())
         finally:
             connection.close()

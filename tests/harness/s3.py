@@ -67,7 +67,7 @@ def _started(folder: Path) -> Iterator[S3Server | None]:
         "-logtostderr=true", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
         f"-admin.port={admin}", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-        "-master.telemetry=false", f"-bucket={BUCKET}",
+        "-master.telemetry=false", "-s3.iam.readOnly=false", f"-bucket={BUCKET}",
     ]  # fmt: skip
     env = {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,

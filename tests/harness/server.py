@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 
@@ -22,6 +24,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     """Names in lower case."""
+    body: bytes = b""
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Server:
     def __init__(self, address: tuple[str, int]) -> None:
         self.url = f"http://{address[0]}:{address[1]}"
         self.requests: list[Request] = []
+        self.faults: deque[Any] = deque()
+        """Of a front server: what happens to the next requests."""
 
 
 @contextmanager
@@ -57,14 +62,15 @@ def serve_source(source: Source, sender: Send) -> Iterator[Server]:
 
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(self.command, self.path, headers)
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            request = Request(self.command, self.path, headers, body)
             server.requests.append(request)
             try:
                 sender(self, source(request))
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *words: object) -> None:
             """Says nothing."""

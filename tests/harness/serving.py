@@ -1,11 +1,17 @@
-"""`coreimage serve` without its command: a store over HTTP, in a thread."""
+"""A store over HTTP: by `coreimage serve` without its command, and by nginx as docs/serving.md has it."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from coreimage.process import spawn
 from coreimage.storage import Store
 from coreimage.web_server import make_server
 
@@ -19,3 +25,52 @@ def serving(store: Store) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
+
+
+_CONFIG = Path(__file__).parents[2] / "infra/nginx/coreimage.conf"
+_READY_S = 60.0
+_MAIN = """
+USER
+pid nginx.pid;
+error_log stderr;
+events { worker_connections 1024; }
+http {
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    include coreimage.conf;
+}
+"""
+
+
+@contextmanager
+def nginx(root: Path, folder: Path) -> Iterator[str]:
+    """Debian's nginx with our configuration for another port and folder; the address, until the block is left."""
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = _CONFIG.read_text()
+    for old, new in (
+        ("listen 80;", f"listen 127.0.0.1:{port};"),
+        ("    listen [::]:80;\n", ""),
+        ("/srv/coreimage/store", str(root)),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "coreimage.conf").write_text(text)
+    (folder / "nginx.conf").write_text(_MAIN.replace("USER", "user root;" if os.geteuid() == 0 else ""))
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    argv = [program, "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-e", "stderr", "-g", "daemon off;"]
+    with (folder / "out").open("wb") as out, spawn(argv, cwd=folder, stdout=out) as child:
+        deadline = time.monotonic() + _READY_S
+        while not _listens(port):
+            assert child.running(), "\n".join(child.lines())
+            assert time.monotonic() < deadline, "nginx does not listen"
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
