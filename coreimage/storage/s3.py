@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 PART_BYTES = 8 << 20
 """Files above this go up in parts."""
 _MOST_PARTS = 10_000
-_SIDE_BY_SIDE = 4
+_SIDE_BY_SIDE = 3
 """So many parts are in memory, and under way, at a time."""
 COPY_PART_BYTES = 5 << 30
 """The most that S3 copies at a time."""
