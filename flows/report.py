@@ -22,6 +22,8 @@ from flows.result import ArchitectureResult, BuildResult, DeviceResult
 from flows.story import duration
 
 _SERIAL_LINES = 12
+_SHOWN_DIGITS = 16
+"""Of a digest in a table as wide as the UI's; SHA256SUMS beside the files has them whole."""
 _CONTROLS = re.compile(r"\[!p|\]104|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -34,8 +36,8 @@ def show_result(result: BuildResult, locks: dict[str, tuple[str, ...]], *, web: 
     for device in result.devices:
         for boot in device.boots:
             _show_console(result.channel, device.device, boot, store)
-    for name, address in links_of(result, web):
-        create_link_artifact(address, name, key=artifact_key("link", result.channel, name), description=name)
+    for what, name, address in links_of(result, web):
+        create_link_artifact(address, name, key=artifact_key("link", result.channel, what), description=name)
 
 
 def versions_of(result: BuildResult) -> list[dict[str, str]]:
@@ -53,14 +55,14 @@ def versions_of(result: BuildResult) -> list[dict[str, str]]:
     ]
 
 
-def links_of(result: BuildResult, web: str) -> list[tuple[str, str]]:
-    """Text and address; none without a public address of the store."""
+def links_of(result: BuildResult, web: str) -> list[tuple[str, str, str]]:
+    """Of what (the same in every run), text and address; none without a public address of the store."""
     if not web:
         return []
     root = web.rstrip("/")
-    build = (f"build {result.published.build_id}", f"{root}/{result.published.prefix}/")
+    build = ("build", f"build {result.published.build_id}", f"{root}/{result.published.prefix}/")
     images = [
-        (f"image of {each.device}", f"{root}/images/{result.channel}/{each.device}/{each.image.version}/")
+        (each.device, f"image of {each.device}", f"{root}/images/{result.channel}/{each.device}/{each.image.version}/")
         for each in result.devices
     ]
     return [build, *images]
@@ -105,11 +107,14 @@ def markdown_of(result: BuildResult, changes: dict[str, tuple[str, ...]]) -> str
     parts = [f"# {result.channel}\n\nBuild `{result.published.build_id}`: {why(result)}."]
     parts += [_failure(lane) for lane in result.failed]
     parts += [_device(device) for device in result.devices]
-    parts += [_packages(part, lines) for part, lines in changes.items()]
-    steps = [(step.name, "cached" if step.cached else "done", duration(step.duration_s)) for step in result.steps]
+    parts.append(_packages(changes))
+    steps = [
+        (step.title or step.name, "cached" if step.cached else "done", duration(step.duration_s))
+        for step in result.steps
+    ]
     parts.append(f"## Steps\n\n{_table(('step', '', 'time'), steps)}")
     files = [
-        (file.name, decimal_size(file.artifact.size_bytes), f"`{file.artifact.sha256}`")
+        (file.name, decimal_size(file.artifact.size_bytes), f"`{file.artifact.sha256[:_SHOWN_DIGITS]}…`")
         for file in result.published.files
     ]
     parts.append(f"## Published files\n\n{_table(('name', 'size', 'sha256'), files)}")
@@ -125,8 +130,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def _packages(part: str, lines: tuple[str, ...]) -> str:
-    return f"## Packages of {part}\n\n" + ("\n".join(f"- {line}" for line in lines) or "no change")
+def _packages(changes: dict[str, tuple[str, ...]]) -> str:
+    """A list for each part with changes; the others in one line."""
+    found = [f"### {part}\n\n" + "\n".join(f"- {line}" for line in lines) for part, lines in changes.items() if lines]
+    same = [part for part, lines in changes.items() if not lines]
+    found += [f"No change: {', '.join(same)}."] if same else []
+    return "\n\n".join(["## Packages", *found])
 
 
 def changed_packages(old: PackageLock | None, new: PackageLock) -> int:

@@ -6,9 +6,10 @@ from coreimage.model import Architecture, ArtifactRef, BootReport, Candidate, Di
 
 
 class Step(Value):
-    """One step of the run; `cached` when its result was remembered."""
+    """One step of the run; `cached` when its result was remembered. `title` says what of, for people."""
 
     name: str
+    title: str = ""
     cached: bool
     duration_s: float = 0.0
 

@@ -74,10 +74,12 @@ class Steps:
         """The task's result. Raises what the task raised. Without a title nothing is told."""
         chosen = task.with_options(refresh_cache=True) if self._anew(task) else task.with_options()
         if title:
+            chosen.task_run_name = title
             chosen.fn = _announced(chosen.fn, title, self._progress)
         start_s = time.monotonic()
         state = cast("Any", chosen)(*args, **kwargs, return_state=True)
-        taken = Step(name=task.name, cached=state.name == _CACHED, duration_s=round(time.monotonic() - start_s, 1))
+        duration_s = round(time.monotonic() - start_s, 1)
+        taken = Step(name=task.name, title=title, cached=state.name == _CACHED, duration_s=duration_s)
         if task.cache_policy is not NO_CACHE:
             self._taken.append(taken)
         self._progress.advance()

@@ -21,6 +21,7 @@ os.environ |= {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
     "PREFECT_UI_ENABLED": "false",
+    "PREFECT_UI_URL": "https://prefect.example.com",
 }
 os.environ.pop("PREFECT_API_URL", None)
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.harness.product import Product
-from tests.harness.workshop import wait_until
+from tests.harness.workshop import family, wait_until
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _RUN_WITHIN_S = 600.0
+_HOOK_S = 4711
 
 
 @dataclass
@@ -87,6 +89,43 @@ class Installed:
         run = self.api(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
         return str(run["id"])
 
+    @contextmanager
+    def waiting_hook(self) -> Iterator[Callable[[], None]]:
+        """Deploys a project whose chroot of the rootfs waits in a hook, until what it gives is called; then without."""
+        (self.product.folder / "wait.sh").write_text(f"#!/bin/sh\nsleep {_HOOK_S} || true\n")
+        with self.deployed_with(hooks=["wait.sh"]):
+            yield self._end_hook
+
+    @contextmanager
+    def deployed_with(self, **rootfs: object) -> Iterator[None]:
+        """Other settings of the series' rootfs for the block."""
+        settings: dict[str, object] = self.product.config["series"]["1"]["rootfs"]  # type: ignore[index]
+        before = dict(settings)
+        settings |= rootfs
+        self.deploy()
+        try:
+            yield
+        finally:
+            settings.clear()
+            settings |= before
+            self.deploy()
+
+    def deploy(self) -> None:
+        self.product.write()
+        self.coreimage("--project", str(self.product.project_file), "deploy")
+
+    def hooks(self) -> list[int]:
+        """Processes in which a hook waits."""
+        return [pid for pid in family(self.supervisor()) if _is_hook(pid)]
+
+    def supervisor(self) -> int:
+        return int((self.folder / "var/up/lock").read_text())
+
+    def _end_hook(self) -> None:
+        wait_until(lambda: bool(self.hooks()), _RUN_WITHIN_S, "the hook")
+        for pid in self.hooks():
+            os.kill(pid, signal.SIGTERM)
+
     def retry(self, run: str) -> None:
         """What the button does."""
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
@@ -132,9 +171,15 @@ class Installed:
         """Name and state of the run's task runs, in the order they began."""
         document = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200, "sort": "EXPECTED_START_TIME_ASC"}
         found = self.api("/task_runs/filter", document)
-        return [(task["name"].rpartition("-")[0], task["state"]["name"]) for task in found]
+        return [(task["task_key"].rpartition("-")[0].replace("_", "-"), task["state"]["name"]) for task in found]
 
     def artifacts(self, run: str) -> list[dict[str, Any]]:
         document = {"artifacts": {"flow_run_id": {"any_": [run]}}, "limit": 200}
         found: list[dict[str, Any]] = self.api("/artifacts/filter", document)
         return found
+
+
+def _is_hook(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes() == f"sleep\0{_HOOK_S}\0".encode()
+    return False

@@ -7,19 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.harness.installed import Installed
 from tests.harness.product import Product, small_keys
+from tests.harness.tools import SharedTools
 
 CHANNELS = ("tiny/1/edge", "tiny/1/beta")
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+def installed(tmp_path_factory: pytest.TempPathFactory, tools: SharedTools) -> Iterator[Installed]:
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         del os.environ[name]
     folder: Path = tmp_path_factory.mktemp("installation")
     small_keys(folder / "var/keys")
-    made = Installed(folder, Product(folder, channels=CHANNELS, devices={"board_amd64": "amd64", "box_amd64": "amd64"}))
+    devices = {"board_amd64": "amd64", "box_amd64": "amd64"}
+    settings = {**yaml.safe_load(tools.yaml), "web": "https://images.example.com"}
+    made = Installed(folder, Product(folder, channels=CHANNELS, devices=devices, settings=settings))
     with made.up():
         yield made

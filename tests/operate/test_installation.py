@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -103,44 +102,24 @@ def test_a_failed_run_goes_on_where_it_was_once_the_cause_is_mended(installed: I
 
 
 def test_cancel_ends_the_children_and_leaves_nothing_half_written(installed: Installed) -> None:
-    hook = installed.product.folder / "wait.sh"
-    hook.write_text("#!/bin/sh\nsleep 4711\n")
-    rootfs = installed.product.config["series"]["1"]["rootfs"]  # type: ignore[index]
-    rootfs["hooks"] = ["wait.sh"]
-    installed.product.write()
-    installed.coreimage("--project", str(installed.product.project_file), "deploy")
     before = build_ids(installed)
-    run = installed.start(EDGE)
-    wait_until(lambda: bool(processes_with("sleep\0004711")), 300, "the hook")
-    installed.cancel(run)
-    wait_until(lambda: not processes_with("sleep\0004711"), 60, "the end of the hook")
-    assert installed.finished(run)["state"]["type"] == "CANCELLED"
+    with installed.waiting_hook():
+        run = installed.start(EDGE)
+        wait_until(lambda: bool(installed.hooks()), 300, "the hook")
+        installed.cancel(run)
+        wait_until(lambda: not installed.hooks(), 60, "the end of the hook")
+        assert installed.finished(run)["state"]["type"] == "CANCELLED"
     assert build_ids(installed) == before
-    rootfs["hooks"] = []
-    installed.product.write()
-    installed.coreimage("--project", str(installed.product.project_file), "deploy")
     installed.completed(installed.start(EDGE))
 
 
 def test_down_ends_everything_and_the_data_survives(installed: Installed) -> None:
     builds = build_ids(installed)
     runs = installed.api("/flow_runs/count", {})
-    supervisor = int((installed.folder / "var/up/lock").read_text())
-    members = set(family(supervisor))
+    members = set(family(installed.supervisor()))
     assert len(members) >= 5
     installed.coreimage("down")
     wait_until(lambda: not [pid for pid in members if Path(f"/proc/{pid}").exists()], 30, "the end of all services")
     installed.urls = json.loads(installed.coreimage("--json", "--project", str(installed.product.project_file), "up"))
     assert build_ids(installed) == builds
     assert installed.api("/flow_runs/count", {}) >= runs
-
-
-def processes_with(text: str) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if text.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
