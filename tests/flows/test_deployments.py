@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.server.schemas.schedules import CronSchedule as Scheduled
 
 from coreimage.errors import UsageError
 from deployments.deploy import deploy_project
@@ -130,6 +135,34 @@ def test_the_form_offers_choices_and_refuses_others(deployed: Deployed) -> None:
     for wrong in ({"devices": ["bord"]}, {"channel": "tiny/1/beta"}, {"refresh": "perhaps"}):
         with pytest.raises(PrefectHTTPStatusError, match=r"409|422"):
             deployed.client.create_flow_run_from_deployment(edge.id, parameters=wrong)
+
+
+@pytest.mark.parametrize(
+    ("cron", "first", "last"),
+    [
+        ("17 3 * * *", "2027-03-26", "2027-03-31"),  # summer begins on the 28th: 02:00 becomes 03:00
+        ("30 2 * * *", "2027-03-26", "2027-03-31"),  # there is no 02:30 on that day
+        ("17 3 * * *", "2027-10-29", "2027-11-03"),  # summer ends on the 31st: 03:00 becomes 02:00
+        ("30 2 * * *", "2027-10-29", "2027-11-03"),  # there are two 02:30 on that day
+    ],
+)
+def test_a_daily_run_is_daily_when_the_clocks_change(cron: str, first: str, last: str) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    start, end = (datetime.fromisoformat(day).replace(tzinfo=berlin) for day in (first, last))
+    due = [found.astimezone(berlin) for found in asyncio.run(_dates(cron, start, end))]
+    days = [start.date() + timedelta(days=number) for number in range((end.date() - start.date()).days)]
+    assert [found.date() for found in due] == days, "one a day, none left out"
+    usual = [found for found in due if found.date() not in CHANGES]
+    assert {f"{found.minute} {found.hour}" for found in usual} == {" ".join(cron.split()[:2])}
+
+
+CHANGES = {date(2027, 3, 28), date(2027, 10, 31)}
+
+
+async def _dates(cron: str, start: datetime, end: datetime) -> list[datetime]:
+    """As the server's scheduler asks for them."""
+    schedule = Scheduled(cron=cron, timezone="Europe/Berlin")
+    return list(await schedule.get_dates(n=100, start=cast("Any", start), end=cast("Any", end)))
 
 
 def test_two_channels_never_share_a_deployment(deployed: Deployed) -> None:

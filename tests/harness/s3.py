@@ -42,7 +42,7 @@ class S3Server:
 
 
 @contextmanager
-def seaweedfs(folder: Path) -> Iterator[S3Server]:
+def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Runs until the block is left; its data is in `folder`. Up in about a second, 110 to 400 MB of memory.
 
     Between finding free ports and their use somebody else may take one; then it ends at once, and is started again.
@@ -51,7 +51,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
         for attempt in range(_STARTS):
             place = folder / str(attempt)
             place.mkdir()
-            server = running.enter_context(_started(place))
+            server = running.enter_context(_started(place, host))
             if server is not None:
                 yield server
                 return
@@ -59,12 +59,12 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
 
 
 @contextmanager
-def _started(folder: Path) -> Iterator[S3Server | None]:
+def _started(folder: Path, host: str) -> Iterator[S3Server | None]:
     """None when it ended before it was ready."""
     s3, master, volume, filer, admin = _free_ports(5)
     argv = [
         shutil.which("weed") or Path(sys.executable).with_name("weed"),
-        "-logtostderr=true", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        "-logtostderr=true", "mini", f"-dir={folder}", f"-ip={host}", f"-ip.bind={host}",
         f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
         f"-admin.port={admin}", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         "-master.telemetry=false", "-s3.iam.readOnly=false", f"-bucket={BUCKET}",
@@ -78,7 +78,7 @@ def _started(folder: Path) -> Iterator[S3Server | None]:
     }
     with (folder / "log").open("wb") as log, spawn(argv, env=env, cwd=folder, stdout=log) as child:
         _drain(child, folder / "errors")
-        server = S3Server(f"http://127.0.0.1:{s3}")
+        server = S3Server(f"http://{host}:{s3}")
         try:
             yield server if _ready(server, child) else None
         finally:

@@ -49,14 +49,14 @@ class Server:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Server]:
-    """Serves `folder` on a free loopback port until the block is left."""
-    with serve_source(folder_source(folder), send) as server:
+def serve(folder: Path, host: str = "127.0.0.1") -> Iterator[Server]:
+    """Serves `folder` on a free port of `host` until the block is left."""
+    with serve_source(folder_source(folder), send, host) as server:
         yield server
 
 
 @contextmanager
-def serve_source(source: Source, sender: Send) -> Iterator[Server]:
+def serve_source(source: Source, sender: Send, host: str = "127.0.0.1") -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -75,9 +75,9 @@ def serve_source(source: Source, sender: Send) -> Iterator[Server]:
         def log_message(self, *words: object) -> None:
             """Says nothing."""
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer((host, 0), Handler)
     http.daemon_threads = True
-    server = Server(("127.0.0.1", http.server_address[1]))
+    server = Server((host, http.server_address[1]))
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -1,0 +1,101 @@
+"""What people do with Prefect's server, through the API that its UI uses."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from base64 import b64encode
+from typing import Any
+
+from tests.harness.workshop import wait_until
+
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+RUN_WITHIN_S = 600.0
+
+
+class Api:
+    """`password` is `user:password` where the server asks for one."""
+
+    password: str
+
+    @property
+    def api_url(self) -> str:
+        raise NotImplementedError
+
+    def said(self) -> str:
+        """What the services have said, for whoever looks for the cause of a failure."""
+        return ""
+
+    def api(self, path: str, document: Any = None, *, method: str = "") -> Any:
+        """One request. Raises urllib.error.HTTPError."""
+        headers = {"content-type": "application/json"}
+        if self.password:
+            headers["authorization"] = f"Basic {b64encode(self.password.encode()).decode()}"
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.api_url}{path}",
+            data=None if document is None else json.dumps(document).encode(),
+            headers=headers,
+            method=method or ("GET" if document is None else "POST"),
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            content = answer.read()
+        return json.loads(content) if content else None
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """The id of a new run of `flow/name`."""
+        found = self.api(f"/deployments/name/{deployment}")
+        run = self.api(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        return str(run["id"])
+
+    def retry(self, run: str) -> None:
+        """What the button does."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+        answer = self.api(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+        assert answer["status"] == "ACCEPT", answer
+
+    def cancel(self, run: str) -> None:
+        answer = self.api(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+        assert answer["status"] == "ACCEPT", answer
+
+    def state(self, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api(f"/flow_runs/{run}")["state"]
+        return found
+
+    def finished(self, run: str, within_s: float = RUN_WITHIN_S) -> dict[str, Any]:
+        """The run, once it is over."""
+        deadline = time.monotonic() + within_s
+        while True:
+            found: dict[str, Any] = self.api(f"/flow_runs/{run}")
+            if found["state"]["type"] in FINAL:
+                return found
+            assert time.monotonic() < deadline, f"{found['state']}\n{self.logs(run)}\n{self.said()}"
+            time.sleep(0.3)
+
+    def completed(self, run: str, within_s: float = RUN_WITHIN_S) -> dict[str, Any]:
+        found = self.finished(run, within_s)
+        assert found["state"]["type"] == "COMPLETED", f"{found['state']['message']}\n{self.logs(run)}"
+        return found
+
+    def logs(self, run: str) -> str:
+        """`logger: message`, line by line."""
+        document = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
+        return "\n".join(f"{line['name']}: {line['message']}" for line in self.api("/logs/filter", document))
+
+    def await_log(self, run: str, text: str, within_s: float = RUN_WITHIN_S) -> None:
+        def said() -> bool:
+            assert self.state(run)["type"] not in FINAL or text in self.logs(run), self.logs(run)
+            return text in self.logs(run)
+
+        wait_until(said, within_s, f"{text!r} in the log of the run")
+
+    def tasks(self, run: str) -> list[tuple[str, str]]:
+        """Name and state of the run's task runs, in the order they began."""
+        document = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200, "sort": "EXPECTED_START_TIME_ASC"}
+        found = self.api("/task_runs/filter", document)
+        return [(task["task_key"].rpartition("-")[0].replace("_", "-"), task["state"]["name"]) for task in found]
+
+    def artifacts(self, run: str) -> list[dict[str, Any]]:
+        document = {"artifacts": {"flow_run_id": {"any_": [run]}}, "limit": 200}
+        found: list[dict[str, Any]] = self.api("/artifacts/filter", document)
+        return found
