@@ -262,6 +262,8 @@ class MaintenanceConfig(Value):
     """Less free space than this, on the machine that checks, is reported."""
     pool_size: str = "20G"
     """What `coreimage gc` leaves of the pool."""
+    run_history_days: int = Field(default=90, ge=1)
+    """So long Prefect's server remembers runs that have ended."""
 
 
 class ProjectConfig(Value):

@@ -154,3 +154,11 @@ def _of_project(project: Project, environment: dict[str, str]) -> Iterator[Deplo
         description=f"Keeps the pool of {name} within {maintenance.pool_size}.",
         parameters={"project": name, "max_size": maintenance.pool_size},
     )
+    yield Deployment(
+        **common,
+        flow="forget-runs",
+        entrypoint="flows.upkeep.forget_old_runs",
+        queue="build",
+        description=f"Removes old runs of {name} from Prefect's server.",
+        parameters={"project": name, "days": maintenance.run_history_days},
+    )

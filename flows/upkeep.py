@@ -10,6 +10,8 @@ from pathlib import Path
 import structlog
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
 from coreimage import logs, pages, publication, system_image
 from coreimage.budget import parse_size
@@ -23,6 +25,7 @@ from coreimage.rootfs import tidy_trees, trees_budget_bytes, trees_folder
 from coreimage.storage import Store
 from coreimage.workspace import sweep
 from flows.report import artifact_key
+from flows.reporting import ended_before, forget_runs
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
 from tasks.system_image import newest_version, publish_keyrings
 
@@ -110,6 +113,27 @@ def collect_garbage(project: str, max_size: str = "20G", dry_run: bool = False) 
     rows = [{"object": name, "size": size, "": verb} for name, size in gone]
     create_table_artifact(rows, key=artifact_key("garbage", project))
     return len(removed)
+
+
+@flow(name="forget-runs", flow_run_name="{project}")
+def forget_old_runs(project: str, days: int = 90) -> int:
+    """Removes from Prefect's server what it holds of the project's runs that ended so long ago, and counts them.
+
+    Nothing rests on them: what steps remember is in the store.
+
+    Args:
+        project: Whose runs.
+        days: How long they are kept.
+    """
+    logs.configure()
+    tags = FlowRunFilterTags(all_=[f"project:{project}"])
+    old = FlowRunFilter(tags=tags, end_time=ended_before(datetime.now(UTC) - timedelta(days=days)))
+    removed = 0
+    with get_client(sync_client=True) as client:
+        while found := forget_runs(old, client):
+            removed += found
+    log.info(f"{removed} runs forgotten", project=project, days=days)
+    return removed
 
 
 @flow(name="check-installation", flow_run_name="{project}")

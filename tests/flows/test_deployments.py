@@ -71,7 +71,7 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
 
 
 EDGE, BETA = "build-channel/tiny:1:edge", "build-channel/tiny:1:beta"
-NAMES = {EDGE, BETA, "check-installation/tiny", "collect-garbage/tiny", "renew-signatures/tiny"}
+NAMES = {EDGE, BETA, "check-installation/tiny", "collect-garbage/tiny", "forget-runs/tiny", "renew-signatures/tiny"}
 NAMES |= {"expire-channel/tiny:1:beta", "expire-channel/tiny:1:edge"}
 
 

@@ -6,9 +6,19 @@ import json
 import os
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
-from prefect.artifacts import Artifact
+from prefect import flow, tags
+from prefect.artifacts import Artifact, create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.context import FlowRunContext
 
 from coreimage.errors import AttentionError
 from coreimage.signing import GnupgSigner, Role, make_keyring
@@ -16,7 +26,14 @@ from coreimage.storage import open_store, put_blob_bytes
 from coreimage.system_image import publish_keyrings, verify_store
 from coreimage.system_image.tree import read_channels, read_images
 from flows.promotion import promote_channel
-from flows.upkeep import check_installation, collect_garbage, expire_channel, low_disk, renew_signatures
+from flows.upkeep import (
+    check_installation,
+    collect_garbage,
+    expire_channel,
+    forget_old_runs,
+    low_disk,
+    renew_signatures,
+)
 from tasks.site import Site
 from tasks.system_image import newest_version
 from tests.harness.product import small_keys
@@ -102,6 +119,34 @@ def test_what_nobody_needs_goes_and_is_listed(site: Site, tmp_path: Path, monkey
 def versions(site: Site) -> set[int]:
     images = read_images(site.store(), read_channels(site.store(), site.signer()).document, CHANNEL, DEVICE)
     return {image["version"] for image in images}
+
+
+def test_old_runs_are_forgotten_with_their_artifacts_and_others_are_not(site: Site) -> None:
+    with get_client(sync_client=True) as client:
+        mine, other = (tagged_run(project) for project in ("mine", "other"))
+        assert forget_old_runs("mine", days=1) == 0, "they have just ended"
+        assert forget_old_runs("mine", days=0) == 1
+        for run, there in ((mine, False), (other, True)):
+            of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+            assert bool(client.read_flow_runs(flow_run_filter=of_run)) is there
+            found = client.read_artifacts(
+                artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+            )
+            assert bool(found) is there
+
+
+@flow
+def show_something() -> UUID:
+    create_markdown_artifact("something")
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    return context.flow_run.id
+
+
+def tagged_run(project: str) -> UUID:
+    with tags(f"project:{project}"):
+        return show_something()
 
 
 def test_keys_that_end_and_full_disks_are_told_before_they_hurt(site: Site, tmp_path: Path) -> None:
