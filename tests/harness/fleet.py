@@ -47,8 +47,9 @@ class Machine:
     log: Path
 
     def took(self, run: str) -> bool:
-        """Whether its worker began that run."""
-        return f"submitting flow run '{run}'" in self.log.read_text()
+        """Whether its worker began that run: of several that see it, all but one are told that it is taken."""
+        said = self.log.read_text()
+        return f"submitting flow run '{run}'" in said and f"Aborted submission of flow run '{run}'" not in said
 
     def pids(self) -> list[int]:
         found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False)
