@@ -49,11 +49,10 @@ def test_the_form_offers_what_the_project_has_and_says_what_it_means(page: Page,
         expect(page.get_by_text(text, exact=True)).to_be_visible()
     assert "store_url" not in page.inner_text("body"), "where a worker works is no choice of whoever starts a run"
     devices = page.locator("button.p-select-button__control").nth(1)
-    devices.click()
     devices.press("ArrowDown")
     expect(page.locator(".p-select-option__text", has_text="box_amd64")).to_be_visible()
     devices.press("Enter")
-    expect(devices).to_have_text("board_amd64")
+    expect(devices).to_contain_text("board_amd64")
 
 
 def test_the_form_refuses_a_device_that_is_not_there(page: Page, installed: Installed) -> None:
