@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from coreimage.config import ChannelConfig, Project, ScheduleConfig
+from coreimage.config import ChannelConfig, MaintenanceConfig, Project, ScheduleConfig
 from coreimage.errors import UsageError
 from coreimage.model import Value
 from flows.elsewhere import SPREAD
@@ -123,42 +123,28 @@ def _of_project(project: Project, environment: dict[str, str]) -> Iterator[Deplo
             environment=environment,
             side_by_side=True,
         )
-    common: dict[str, Any] = {
-        "name": name,
-        "tags": (MARK, project_tag(name)),
-        "choices": {"project": (name,)},
-        "environment": environment,
-        "schedule": maintenance.schedule,
-    }
-    yield Deployment(
-        **common,
-        flow="check-installation",
-        entrypoint="flows.upkeep.check_installation",
-        queue="signing",
-        description=f"Looks for keys of {name} that end soon, and for disks that fill up.",
-        parameters={"project": name},
-    )
-    yield Deployment(
-        **common,
-        flow="renew-signatures",
-        entrypoint="flows.upkeep.renew_signatures",
-        queue="signing",
-        description=f"Signs again what of {name} is near its end.",
-        parameters={"project": name},
-    )
-    yield Deployment(
-        **common,
-        flow="collect-garbage",
-        entrypoint="flows.upkeep.collect_garbage",
-        queue="build",
-        description=f"Keeps the pool of {name} within {maintenance.pool_size}.",
-        parameters={"project": name, "max_size": maintenance.pool_size},
-    )
-    yield Deployment(
-        **common,
-        flow="forget-runs",
-        entrypoint="flows.upkeep.forget_old_runs",
-        queue="build",
-        description=f"Removes old runs of {name} from Prefect's server.",
-        parameters={"project": name, "days": maintenance.run_history_days},
+    for flow, function, queue, description, parameters in _upkeep(name, maintenance):
+        yield Deployment(
+            flow=flow,
+            name=name,
+            entrypoint=f"flows.upkeep.{function}",
+            queue=queue,
+            description=description,
+            tags=(MARK, project_tag(name)),
+            parameters={"project": name, **parameters},
+            choices={"project": (name,)},
+            schedule=maintenance.schedule,
+            environment=environment,
+        )
+
+
+def _upkeep(name: str, maintenance: MaintenanceConfig) -> tuple[tuple[str, str, Queue, str, dict[str, Any]], ...]:
+    """Flow, its function in `flows.upkeep`, queue, description and parameters of what is done every day."""
+    pool, days = {"max_size": maintenance.pool_size}, {"days": maintenance.run_history_days}
+    ending = f"Looks for keys of {name} that end soon, and for disks that fill up."
+    return (
+        ("check-installation", "check_installation", "signing", ending, {}),
+        ("renew-signatures", "renew_signatures", "signing", f"Signs again what of {name} is near its end.", {}),
+        ("collect-garbage", "collect_garbage", "build", f"Keeps the pool of {name} within {pool['max_size']}.", pool),
+        ("forget-runs", "forget_old_runs", "build", f"Removes old runs of {name} from Prefect's server.", days),
     )
