@@ -31,7 +31,6 @@ from coreimage.logs import story
 from flows.steps import Planned, Steps
 from tasks.boot_test import boot_test
 from tasks.caching import SITE, ArtifactPolicy, missing_artifact
-from tasks.disk_image import assemble_image
 from tasks.inputs import Inputs
 from tasks.rootfs import build_device, build_rootfs
 from tasks.site import Site
@@ -42,9 +41,8 @@ log = structlog.get_logger("coreimage.elsewhere")
 
 SPREAD = "COREIMAGE_SPREAD"
 """Environment variable with the deployment that takes steps, `take-step/NAME`; without it a run takes its own steps."""
-_STEPS: dict[str, Task[..., Any]] = {
-    task.name: task for task in (build_rootfs, build_device, assemble_image, boot_test)
-}
+_STEPS: dict[str, Task[..., Any]] = {task.name: task for task in (build_rootfs, build_device, boot_test)}
+"""Those that sign nothing. An image is assembled where its checksums are signed."""
 _POLL_S = 1.0
 _PENDING_S = 180.0
 """A run that was handed to a worker, and does not begin for so long, was lost with it."""
@@ -96,7 +94,7 @@ class Spread(Steps):
         return super().take(title, task, *args, **kwargs)
 
     def ahead(self, *planned: Planned[Any]) -> None:
-        self._elsewhere(planned)
+        self._elsewhere([step for step in planned if step.task.name in _STEPS])
 
     def _elsewhere(self, planned: Sequence[Planned[Any]]) -> None:
         errands = [_Errand(step, self._refresh) for step in planned]
