@@ -6,10 +6,11 @@ import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import dataclass
 from pathlib import Path
 
 from coreimage.client import Image, ImageFile, Session
-from coreimage.disk_image import AssembledImage, ImageIdentity, assemble
+from coreimage.disk_image import AssembledImage, ImageIdentity, KeptImages, assemble, image_key
 from coreimage.image_server import WEB_ROOT, StoreWeb, client_errors
 from coreimage.local_parts import SERVER_PREFIXES, LocalPart, check_modules, scan, version_part
 from coreimage.model import Architecture
@@ -37,26 +38,31 @@ def flash(
     on_step: Callable[[str], None] = lambda _: None,
     on_detail: Callable[[str], None] | None = None,
     cancel: Callable[[], None] = lambda: None,
+    kept: KeptImages | None = None,
 ) -> AssembledImage:
     """Makes a raw image of a channel's version at `output`: chain of trust verified, files applied by their order.
 
     `revision` 0 is the newest, a negative one counts back from it. A `local` part takes the place of the server's.
-    `cancel` ends downloads under way. Raises VerificationError for what is not signed as it should, NotFoundError for
-    what the server has not, and what `assemble` raises.
+    `cancel` ends downloads under way. What `kept` has already is copied from there. Raises VerificationError for
+    what is not signed as it should, NotFoundError for what the server has not, and what `assemble` raises.
     """
     with client_errors():
         on_step("Fetching information from server...")
         image = session.select(channel, device, revision)
         on_step("Downloading and setting up...")
+        whole = {**(options or {}), **said(local)}
+        wanted = _Wanted(channel, device, image, architecture)
+        key = wanted.key(gadget_folder, size_bytes, whole)
+        if kept and (facts := kept.give(key, output)):
+            on_step(f"Installing {device}")
+            return _again(output, wanted.identity(facts.epoch))
         parts = download_files(session, channel, device, image, work_folder / "parts", local=local, cancel=cancel)
     files = with_local(image, parts, local)
     on_step(f"Installing {device}")
     if local:
         check_modules(scan(files), ", ".join(str(part.path) for part in local))
-    identity = ImageIdentity(
-        channel=channel, device=device, version=image.version, architecture=architecture, epoch=newest_mtime(files[-1])
-    )
-    return assemble(
+    identity = wanted.identity(newest_mtime(files[-1]))
+    made = assemble(
         files,
         gadget_folder,
         identity,
@@ -65,8 +71,39 @@ def flash(
         work_folder=work_folder,
         size_bytes=size_bytes,
         on_step=on_detail,
-        options={**(options or {}), **said(local)},
+        options=whole,
     )
+    if kept:
+        kept.keep(key, output, identity.epoch)
+    return made
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The image of a channel that is made."""
+
+    channel: str
+    device: str
+    image: Image
+    architecture: Architecture
+
+    def identity(self, epoch: int) -> ImageIdentity:
+        return ImageIdentity(
+            channel=self.channel,
+            device=self.device,
+            version=self.image.version,
+            architecture=self.architecture,
+            epoch=epoch,
+        )
+
+    def key(self, gadget_folder: Path, size_bytes: int | None, options: Mapping[str, object]) -> str:
+        """The options have the digests of local parts; the epoch is that of the image's own files."""
+        parts = [f"{file.name} {file.sha256}" for file in self.image.files]
+        return image_key(parts, gadget_folder, {"of": self.identity(0), "size": size_bytes, "options": options})
+
+
+def _again(output: Path, identity: ImageIdentity) -> AssembledImage:
+    return AssembledImage(path=output, identity=identity, raw_size_bytes=output.stat().st_size)
 
 
 def flash_local(

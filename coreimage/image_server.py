@@ -66,11 +66,11 @@ class FetchWeb:
         self._base_url, self._fetch = base_url.rstrip("/"), fetch
 
     def read(self, path: str, limit_bytes: int) -> bytes:
-        with tempfile.TemporaryDirectory(prefix="document-") as folder, _as_client_errors(path):
+        with tempfile.TemporaryDirectory(prefix="document-") as folder, _as_client_errors(self._url(path)):
             return self._fetch(self._url(path), Path(folder) / "document", limit_bytes=limit_bytes).read_bytes()
 
     def download(self, path: str, target: Path, sha256: str, size_bytes: int) -> None:
-        with _as_client_errors(path):
+        with _as_client_errors(self._url(path)):
             self._fetch(self._url(path), target, sha256=sha256, size_bytes=size_bytes)
 
     def _url(self, path: str) -> str:

@@ -187,13 +187,17 @@ class Child:
             return
 
 
+_FAMILY: ContextVar[Family | None] = ContextVar("family", default=None)
+
+
 class Family:
-    """Children that are ended together, whichever threads start them."""
+    """Children that are ended together, whichever threads start them. One made within another is part of it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._children: set[Child] = set()
         self._reason: CoreimageError | None = None
+        self._outer = _FAMILY.get()
 
     @contextmanager
     def joined(self) -> Iterator[None]:
@@ -215,19 +219,39 @@ class Family:
     def check(self) -> None:
         if self._reason:
             raise self._reason
+        if self._outer:
+            self._outer.check()
 
     def add(self, child: Child) -> None:
         with self._lock:
             self._children.add(child)
         if self._reason:
             child.end(grace_s=0)
+        if self._outer:
+            self._outer.add(child)
 
     def remove(self, child: Child) -> None:
         with self._lock:
             self._children.discard(child)
+        if self._outer:
+            self._outer.remove(child)
 
 
-_FAMILY: ContextVar[Family | None] = ContextVar("family", default=None)
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """When the block is interrupted, the children of its threads are killed, so that nobody has to wait for them.
+
+    A thread takes part with a context that is copied within the block.
+    """
+    family = Family()
+    with family.joined():
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            family.end(InfrastructureError("interrupted"))
+            raise
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from pathlib import Path
 from coreimage.process import Run, Sandbox
 from coreimage.process import run as run_process
 
-_PREFIX = ".coreimage-work-"
+_PREFIX, _NEW_PREFIX = ".coreimage-work-", ".coreimage-new-"
+"""A folder has its own name only once it is locked: one that is not locked then has a dead owner."""
 _NEW_S = 60.0
-"""Younger folders are left alone: their owner may be about to lock them."""
+"""Younger new folders are left alone: their owner may be about to lock them."""
 
 
 @contextmanager
@@ -27,10 +28,11 @@ def workspace(purpose: str, *, parent: Path | None = None, run: Run = run_proces
     """
     parent = parent or Path(tempfile.gettempdir())
     sweep(parent, run=run)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_NEW_PREFIX}{purpose}-", dir=parent))
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = folder.rename(parent / folder.name.replace(_NEW_PREFIX, _PREFIX, 1))
         yield folder
     finally:
         _remove(folder, run)
@@ -39,11 +41,12 @@ def workspace(purpose: str, *, parent: Path | None = None, run: Run = run_proces
 
 def sweep(parent: Path | None = None, *, run: Run = run_process, dry_run: bool = False) -> tuple[Path, ...]:
     """Removes the folders that dead owners left below `parent` (TMPDIR); gives which."""
-    found = []
-    for folder in (parent or Path(tempfile.gettempdir())).glob(f"{_PREFIX}*"):
+    found, parent = [], parent or Path(tempfile.gettempdir())
+    for folder in (*parent.glob(f"{_PREFIX}*"), *parent.glob(f"{_NEW_PREFIX}*")):
         with suppress(OSError):
             seen = folder.lstat()
-            if seen.st_uid == os.geteuid() and time.time() - seen.st_ctime > _NEW_S and _abandoned(folder):
+            new = folder.name.startswith(_NEW_PREFIX) and time.time() - seen.st_ctime < _NEW_S
+            if seen.st_uid == os.geteuid() and not new and _abandoned(folder):
                 found.append(folder)
                 if not dry_run:
                     _remove(folder, run)

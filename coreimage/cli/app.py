@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -23,6 +21,7 @@ from coreimage.cli.device import device
 from coreimage.cli.flash import flash
 from coreimage.cli.gc import gc
 from coreimage.cli.import_ import import_
+from coreimage.cli.interrupts import raise_interrupts
 from coreimage.cli.keys import keys
 from coreimage.cli.lock import lock
 from coreimage.cli.man import man
@@ -73,7 +72,7 @@ for _command in _COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command line and exits: 0 done, 1 failed, 2 wrong usage, 3 verification refused, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    raise_interrupts()
     status = run(words)
     if status == _INTERRUPTED:
         # Everything is cleaned up; a thread that waits for a server that hangs must not hold us.
@@ -116,7 +115,3 @@ def _show(error: Exception, *, debug: bool) -> None:
 def _document(error: CoreimageError) -> dict[str, Any]:
     fields = {"problem": error.problem, "where": error.where, "resolution": error.resolution}
     return {"error": {"kind": type(error).__name__, **fields}}
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

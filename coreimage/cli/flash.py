@@ -287,6 +287,7 @@ def _flash(
         revision=wanted.revision,
         local=local,
         cancel=cancelled.set,
+        kept=source.kept,
         **common,
     )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coreimage.cli.flash import Wanted
     from coreimage.client import Session, Web
     from coreimage.config import Project
-    from coreimage.disk_image import GadgetDescription
+    from coreimage.disk_image import GadgetDescription, KeptImages
     from coreimage.http import Fetch
 
 _DEFAULT_DEVICE = "generic_amd64"
@@ -36,6 +36,7 @@ class Source:
     channel: str
     project: Project | None
     fetch: Fetch
+    kept: KeptImages
 
     @cached_property
     def session(self) -> Session:
@@ -125,16 +126,19 @@ class Source:
 def open_source(settings: Settings, wanted: Wanted, cancelled: threading.Event) -> Iterator[Source]:
     """Whatever ends the block ends downloads that are under way."""
     from coreimage import http, progress  # noqa: PLC0415
+    from coreimage.disk_image import KeptImages  # noqa: PLC0415
 
     cache = http.DownloadCache(http.default_folder(), settings.cache_bytes)
+    kept = KeptImages(http.default_folder().with_name("images"), settings.cache_bytes)
     if wanted.clean_cache:
         cache.clear()
+        kept.clear()
     fetch = http.CachedFetch(http.Downloader(progress=progress.each_file(), cancelled=cancelled), cache)
     project = _project(settings, wanted)
     channel = wanted.channel if "/" in wanted.channel else f"{_name(project)}/{wanted.series}/{wanted.channel}"
     known = project if project and channel in project.config.channels else None
     try:
-        yield Source(settings, wanted, channel, known, fetch)
+        yield Source(settings, wanted, channel, known, fetch, kept)
     finally:
         cancelled.set()
 

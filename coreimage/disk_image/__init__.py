@@ -19,6 +19,7 @@ from coreimage.disk_image.gadget_package import (
 from coreimage.disk_image.gadget_store import PublishedGadget, fetch_gadget, publish_gadget
 from coreimage.disk_image.identify import image_architecture
 from coreimage.disk_image.images import convert, fetch_image, image_prefix, store_image
+from coreimage.disk_image.kept import KeptImages, image_key
 from coreimage.disk_image.layout import ImageIdentity, image_size_bytes
 from coreimage.disk_image.login import Login, generated_password, personalise
 
@@ -32,6 +33,7 @@ __all__ = [
     "Gadget",
     "GadgetDescription",
     "ImageIdentity",
+    "KeptImages",
     "Login",
     "PublishedGadget",
     "UserData",
@@ -44,6 +46,7 @@ __all__ = [
     "gadget_name",
     "generated_password",
     "image_architecture",
+    "image_key",
     "image_prefix",
     "image_size_bytes",
     "joined",

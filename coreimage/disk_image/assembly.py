@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 
 import structlog
@@ -20,7 +21,7 @@ from coreimage.disk_image.payload import Contents, unpack
 from coreimage.disk_image.table import write_raw, write_table
 from coreimage.errors import BuildError, HostError, ProcessError
 from coreimage.model import Value
-from coreimage.process import Run
+from coreimage.process import Run, interruptible
 from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.disk_image")
@@ -67,13 +68,14 @@ def assemble(
         _writing(output, run) as image,
         workspace("assemble", parent=work_folder, run=run) as work,
         ThreadPoolExecutor(_MKFS_AT_ONCE, "mkfs") as pool,
+        interruptible(),
     ):
         gadget = load_gadget(gadget_folder)
         layout = plan_layout(gadget, size_bytes or image_size_bytes(DEFAULT_SIZE_GB))
         write_table(image, layout, identity)
         write_raw(image, gadget, gadget_folder, layout)
         slot_b = layout.by_role("system-b")
-        filling = [pool.submit(filesystems.empty_ext4, image, slot_b, identity, run=run)]
+        filling = [pool.submit(copy_context().run, filesystems.empty_ext4, image, slot_b, identity, run=run)]
         on_step("unpack the tarballs")
         tree = work / "tree"
         tree.mkdir()
@@ -81,7 +83,9 @@ def assemble(
         on_step("make the filesystems")
         for role, root in _FILLED:
             partition = layout.by_role(role)
-            filling.append(pool.submit(filesystems.fill_ext4, image, partition, tree / root, identity, run=run))
+            filling.append(
+                pool.submit(copy_context().run, filesystems.fill_ext4, image, partition, tree / root, identity, run=run)
+            )
         record = install_record(identity, [part.name for part in parts], size_bytes, options or {})
         boot = boot_files(tree, gadget, gadget_folder, identity, record, work=work, run=run)
         filesystems.make_fat(image, layout.by_role("system-boot"), boot, identity, run=run)

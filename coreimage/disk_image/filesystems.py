@@ -30,7 +30,7 @@ rm -rf "$source"
 
 def fill_ext4(image: Path, partition: Partition, source: Path, identity: ImageIdentity, *, run: Run) -> None:
     """Makes a filesystem of what is below `source`, which is gone afterwards. No time in it is later than the epoch."""
-    with _settings(identity) as env:
+    with _settings(identity, image.parent) as env:
         mkfs = mkfs_ext4(image, partition, identity, source)
         argv = ["sh", "-eu", "-c", _FILL, "fill", str(source), str(identity.epoch), *mkfs]
         run(argv, sandbox=Sandbox.ROOT, env=env)
@@ -38,7 +38,7 @@ def fill_ext4(image: Path, partition: Partition, source: Path, identity: ImageId
 
 
 def empty_ext4(image: Path, partition: Partition, identity: ImageIdentity, *, run: Run) -> None:
-    with _settings(identity) as env:
+    with _settings(identity, image.parent) as env:
         run(mkfs_ext4(image, partition, identity), env=env)
     fix_times(image, partition, identity, run=run)
 
@@ -124,12 +124,12 @@ def make_fat(
 
 
 @contextmanager
-def _settings(identity: ImageIdentity) -> Iterator[dict[str, str]]:
+def _settings(identity: ImageIdentity, folder: Path) -> Iterator[dict[str, str]]:
     """The environment in which mke2fs makes the same bytes each time."""
     epoch = str(identity.epoch)
     content = (files("coreimage.disk_image") / "files" / "mke2fs.conf").read_bytes()
     # A copy: our own files may be below /usr, where tools of another tree do not look.
-    with tempfile.NamedTemporaryFile(prefix="mke2fs-", suffix=".conf") as file:
+    with tempfile.NamedTemporaryFile(prefix="mke2fs-", suffix=".conf", dir=folder) as file:
         file.write(content)
         file.flush()
         yield {"MKE2FS_CONFIG": file.name, "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}

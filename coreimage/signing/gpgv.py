@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
+import errno
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from coreimage.errors import VerificationError
+from coreimage.errors import HostError, VerificationError
 from coreimage.process import Run
 from coreimage.process import run as run_process
+from coreimage.workspace import workspace
 
 _REFUSED = {
     "BADSIG": "the signature does not match the content",
@@ -37,8 +39,7 @@ def verify_detached(
     `keyrings` are binary public keys; keys whose primary fingerprint is in `refused` count for nothing. Raises
     VerificationError, naming `where`, unless there is exactly one signature, good, and by a key that is valid now.
     """
-    with tempfile.TemporaryDirectory(prefix="gpgv-") as folder:
-        home = Path(folder)
+    with workspace("gpgv") as home:
         (home / "signature").write_bytes(signature)
         signed = content.absolute() if isinstance(content, Path) else home / "content"
         if isinstance(content, bytes):
@@ -56,8 +57,7 @@ def open_inline(
     run: Run = run_process,
 ) -> tuple[str, bytes]:
     """The signer's primary fingerprint and the content of an inline-signed message. Raises as `verify_detached`."""
-    with tempfile.TemporaryDirectory(prefix="gpgv-") as folder:
-        home = Path(folder)
+    with workspace("gpgv") as home:
         (home / "message").write_bytes(message)
         status = _gpgv(home, ["--output", home / "content", home / "message"], keyrings, run)
         fingerprint = _signer(status, refused, where)
@@ -73,9 +73,14 @@ def _gpgv(home: Path, arguments: Sequence[str | Path], keyrings: Sequence[bytes]
         path = home / f"keyring-{number}.gpg"
         path.write_bytes(keyring)
         options += ["--keyring", path]
-    with (home / "status").open("w+b") as status:
+    # In memory: on a full disk it would say nothing, which is a refusal of what may be good.
+    with os.fdopen(os.memfd_create("status"), "w+b") as status:
         command = ["gpgv", "--homedir", home, "--status-fd", "1", *options, *arguments]
-        run(command, stdout=status, accept=range(256))
+        ended = run(command, stdout=status, accept=range(256))
+        if os.strerror(errno.ENOSPC) in ended.output:
+            raise HostError(
+                "the disk is full", where=str(home.parent), resolution="free some space, or name another TMPDIR"
+            )
         status.seek(0)
         lines = status.read().decode(errors="replace").splitlines()
     return [line.split()[1:] for line in lines if line.startswith("[GNUPG:] ")]

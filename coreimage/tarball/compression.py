@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from coreimage.errors import ProcessError, VerificationError
-from coreimage.process import Run
+from coreimage.process import Run, interruptible
 
 MAXIMUM = 9
 _BLOCK_SIZE = "16MiB"
@@ -123,9 +123,9 @@ def written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
     what `produce` raised is raised, since its reader failed for want of what it had promised.
     """
     reading, writing = os.pipe()
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, interruptible():
         with os.fdopen(reading, "rb") as reader:
-            filled = pool.submit(_fill, produce, writing)
+            filled = pool.submit(copy_context().run, _fill, produce, writing)
             try:
                 yield reader
             except Exception as error:

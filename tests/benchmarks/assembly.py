@@ -43,6 +43,8 @@ truncate -s 1G "$folder/system.img"
 mke2fs -q -F -t ext4 -d "$folder/tree/system" "$folder/system.img"
 """
 
+# A loop device for each partition: kernels without partition tables (of small virtual machines) find none by
+# themselves; nor may they know FAT.
 _LOOP = """
 set -eu
 folder=$1; shift
@@ -55,16 +57,26 @@ size=2097152
 size=2097152
 size=2000000
 END
-device=$(losetup --find --show --partscan "$folder/loop.img")
-trap 'umount -q "$folder/mount" || true; losetup -d "$device"' EXIT
-mkfs.vfat -F 32 "${device}p2" > /dev/null
-for number in 3 4 5; do mke2fs -q -F -t ext4 "${device}p$number"; done
-mkdir "$folder/mount" "$folder/other"
-mount "${device}p3" "$folder/mount"
+mkdir "$folder/mount"
+devices=
+trap 'umount -q "$folder/mount" || true; losetup -d $devices' EXIT
+device() {
+    losetup --find --show --offset $(($1 * 512)) --sizelimit $(($2 * 512)) "$folder/loop.img"
+}
+boot=$(device 16384 1048576); devices="$devices $boot"
+mkfs.vfat -F 32 "$boot" > /dev/null
+system=$(device 1064960 2097152); devices="$devices $system"
+other=$(device 3162112 2097152); devices="$devices $other"
+writable=$(device 5259264 2000000); devices="$devices $writable"
+for one in "$system" "$other" "$writable"; do mke2fs -q -F -t ext4 "$one"; done
+mount "$system" "$folder/mount"
 for part in "$@"; do
     xz -dc -T2 "$part" | tar -x -C "$folder/mount" --transform 's,^system/,,S' --exclude='assets/*'
 done
 umount "$folder/mount"
+mkdir "$folder/assets"
+for part in "$@"; do xz -dc -T2 "$part" | tar -x -C "$folder/assets" --wildcards 'assets/*' 2> /dev/null || true; done
+mcopy -i "$boot" "$folder"/assets/assets/* ::
 """
 
 

@@ -115,6 +115,12 @@ def _add_system(archive: LocalArchive, architecture: str, work: Path) -> None:
         archive.add(SUITE, "two-grub", architecture=architecture, trees=[debian.unpacked("grub", *_GRUB)])
 
 
+def debian_packages(architecture: Architecture, work: Path) -> dict[str, Path]:
+    """Unpacked: `kernel`, Debian's newest for clouds, and `base`, a static busybox."""
+    debian = _Debian(architecture, work)
+    return {"kernel": debian.unpacked("kernel", debian.kernel()), "base": debian.unpacked("base", "busybox-static")}
+
+
 class _Debian:
     """The packages of one architecture as Debian's mirror has them."""
 

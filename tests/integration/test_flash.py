@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ from coreimage.storage import open_store
 from coreimage.system_image import publish_keyrings
 from tests.boot.synthetic import GADGET, Member, tarball
 from tests.harness import original_server
-from tests.harness.proxy import faulty, reset, slow, wrong_bytes
-from tests.harness.server import serve
+from tests.harness.proxy import Fault, faulty, reset, slow, truncate
+from tests.harness.server import Reply, serve
 from tests.harness.trees import CHANNEL, DEVICE, NOW, now, released, rootfs_tarball
 
 KEY = "ssh-ed25519 " + "A" * 68 + " me@here"
@@ -175,9 +176,34 @@ def test_a_cut_download_goes_on_and_a_warm_cache_needs_no_payload(tree: Path, he
     assert [path for path in second if path.endswith((".tar.xz",)) and "/gpg/" not in path] == []
     for path in (tmp_path / "cache/downloads").iterdir():
         path.write_bytes(b"damaged")
+    for path in (tmp_path / "cache/images").glob("*.img"):
+        with path.open("r+b") as file:
+            file.write(b"damaged")
     with serve(web) as server:
         assert coreimage([*words, "--server", server.url]) == 0
         assert [r.path for r in server.requests if r.path.startswith("/pool/") and not r.path.endswith(".asc")]
+
+
+def test_the_same_image_again_is_copied(
+    tree: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No filesystem is made and nothing is downloaded; another size, gadget or revision is another image."""
+    words = [*FLASH, *_served(tree), "--device", DEVICE, "--oem", str(GADGET)]
+    with serve(tree / "system-image") as server:
+        assert coreimage([*words, "--server", server.url, "--output", "a.img"]) == 0
+        before = len(server.requests)
+        (tmp_path / "mke2fs").write_text("#!/bin/sh\nexit 1\n")
+        monkeypatch.setattr("coreimage.disk_image.kept._program", lambda name: "the same")
+        assert coreimage([*words, "--server", server.url, "--force", "--output", "a.img"]) == 0
+        (tmp_path / "mke2fs").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        asked = len(server.requests)
+        assert coreimage([*words, "--server", server.url, "--output", "b.img"]) == 0
+        assert not [r.path for r in server.requests[asked:] if r.path.startswith("/pool/")]
+        assert before
+        for other in (["--size", "5"], ["--revision", "-1"], ["--developer-mode"]):
+            assert coreimage([*words, "--server", server.url, "--output", "c.img", *other]) == 1
+    run(["cmp", "a.img", "b.img"])
 
 
 def test_a_wrong_byte_is_never_used(tree: Path, here: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -291,10 +317,27 @@ def test_interrupted_anywhere(tree: Path, here: Path, number: signal.Signals, tm
     assert (here / "x.img").stat().st_size == 3_899_999_744
 
 
-def test_a_reset_connection_is_taken_up_again(tree: Path, here: Path) -> None:
-    with faulty(tree / "system-image", *[None] * 6, reset(), wrong_bytes()) as server:
-        words = [*FLASH, *_served(tree), "--server", server.url, "--device", DEVICE, "--oem", str(GADGET)]
-        assert coreimage([*words, "--output", "x.img"]) in {0, 3}
+def test_a_cut_connection_is_taken_up_again(signer: Signer, here: Path, tmp_path: Path) -> None:
+    """Each time only the rest is asked for."""
+    root = tmp_path / "original"
+    original_server.original_tree(root, signer, NOW.timestamp())
+    cuts = [truncate(100), truncate(100), reset()]
+
+    def is_payload(path: str) -> bool:
+        return path.startswith("/pool/ubuntu-") and path.endswith(".xz")
+
+    def cut(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+        (cuts.pop(0) if is_payload(handler.path) and cuts else Fault()).send(handler, reply)
+
+    channel = ["--channel", original_server.EDGE, "--device", original_server.DEVICE]
+    keyring = ["--keyring", str(root / "gpg/archive-master.tar.xz"), "--legacy"]
+    with faulty(root, *[Fault(cut)] * 60) as server:
+        words = ["flash", "--server", server.url, "core", "15.04", *channel, *keyring, "--download-only"]
+        assert coreimage(words) == 0
+        asked = [request for request in server.requests if is_payload(request.path)]
+    assert [request.headers.get("range") for request in asked] == [None, "bytes=100-", "bytes=200-", "bytes=200-"]
+    (left,) = here.glob("ubuntu-*.xz")
+    assert left.read_bytes() == (root / asked[0].path.lstrip("/")).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +359,8 @@ def test_two_runs_in_other_environments_are_equal(
         words = ["--store", str(tree), *FLASH, "--output", str(folder / f"{number}.img")]
         script = f'umask {settings["umask"]}; exec "$@"'
         argv = ["sh", "-c", script, "sh", sys.executable, "-m", "coreimage.cli", *words]
-        environment = {**os.environ, **settings, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder)}
+        own = {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+        environment = {**os.environ, **settings, **own}
         subprocess.run(argv, env=environment, cwd=here, check=True)
         with (folder / f"{number}.img").open("rb") as file:
             digests.add(hashlib.file_digest(file, "sha256").hexdigest())

@@ -25,8 +25,7 @@ with workspace("test", parent=Path(sys.argv[1])) as folder:
 """
 
 
-def test_a_killed_owner_s_folder_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspaces, "_NEW_S", 0.0)
+def test_a_killed_owner_s_folder_goes_with_the_next(tmp_path: Path) -> None:
     with spawn([sys.executable, "-c", _OWNER, str(tmp_path)], env={"PYTHONPATH": str(ROOT_DIR)}) as child:
         left = Path(next(child.lines()))
         (left / "half").write_text("an image")
@@ -41,8 +40,11 @@ def test_a_killed_owner_s_folder_goes_with_the_next(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_was_made_this_moment_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_was_made_this_moment_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between making a folder and locking it, its owner looks dead."""
-    fresh = Path(tempfile.mkdtemp(prefix=".coreimage-work-", dir=tmp_path))
+    fresh = Path(tempfile.mkdtemp(prefix=".coreimage-new-", dir=tmp_path))
     with workspace("test", parent=tmp_path, run=run):
         assert fresh.is_dir()
+    monkeypatch.setattr(workspaces, "_NEW_S", -1.0)
+    with workspace("test", parent=tmp_path, run=run):
+        assert not fresh.exists(), "its owner died in between, long ago"

@@ -53,6 +53,18 @@ def test_unknown_revision_names_what_there_is(revision: int) -> None:
         select_full(parse_index(images(3, 9, 7), "x").images, revision)
 
 
+def test_a_delta_alone_cannot_be_installed() -> None:
+    delta = {**IMAGE, "type": "delta", "base": 150, "version": 166}
+    full = {**IMAGE, "version": 150}
+    both = parse_index(json.dumps({**INDEX, "images": [delta, full]}).encode(), "x").images
+    assert select_full(both).version == 150
+    for revision in (166, -1):
+        with pytest.raises(NotPresentError, match="versions there are: 150"):
+            select_full(both, revision)
+    with pytest.raises(NotPresentError):
+        select_full(parse_index(json.dumps({**INDEX, "images": [delta]}).encode(), "x").images)
+
+
 def test_files_are_in_the_order_in_which_they_are_applied() -> None:
     files = [{**FILE, "path": f"/pool/{name}", "order": order} for name, order in (("c", 2), ("b", 0), ("a", 1))]
     (image,) = parse_index(index_of(files=files), "x").images

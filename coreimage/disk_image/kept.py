@@ -1,0 +1,169 @@
+"""Finished images that are kept: the same image again is a copy instead of an assembly.
+
+An entry is a sparse raw image, `<key>.img`, and beside it `<key>.json` with the digest of what is in it, without which
+it counts for nothing. The key is of everything that decides the image's bytes: whoever asks makes it with `image_key`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from coreimage.model import Sha256, Value
+from coreimage.workspace import workspace
+
+log = structlog.get_logger("coreimage.disk_image")
+
+_CHUNK_BYTES, _BLOCK_BYTES = 1 << 20, 4096
+_ZEROS = bytes(_BLOCK_BYTES)
+_IMAGE, _FACTS = ".img", ".json"
+_TOOLS = ("mke2fs", "mkfs.vfat", "mcopy", "grub-mkimage", "tar")
+
+
+class Digest(Protocol):
+    def update(self, content: bytes, /) -> None: ...
+
+
+class KeptFacts(Value):
+    """`content_sha256` is that of `copy_sparse`; `epoch` (seconds, UTC) that of the image."""
+
+    content_sha256: Sha256
+    epoch: int
+
+
+class KeptImages:
+    """Keeps at most `limit_bytes` in `folder`, dropping what was not used for longest."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder, self._limit_bytes = folder, limit_bytes
+
+    def give(self, key: str, target: Path) -> KeptFacts | None:
+        """Copies the image of that key to `target`; None, and nothing there, when there is none or it is damaged."""
+        image = self._folder / f"{key}{_IMAGE}"
+        try:
+            facts = KeptFacts.model_validate_json((self._folder / f"{key}{_FACTS}").read_bytes())
+            digest = copy_sparse(image, target)
+            os.utime(image)
+        except (FileNotFoundError, ValidationError):
+            target.unlink(missing_ok=True)
+            return None
+        if digest != facts.content_sha256:
+            log.warning("a damaged image is dropped from the cache", file=str(image))
+            target.unlink()
+            self._drop(key)
+            return None
+        return facts
+
+    def keep(self, key: str, image: Path, epoch: int) -> None:
+        """A disk without room for it is no error: then the image is made again the next time."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with workspace("keep", parent=self._folder) as work:
+                facts = KeptFacts(content_sha256=copy_sparse(image, work / "image"), epoch=epoch)
+                (work / "facts").write_text(facts.model_dump_json())
+                (work / "image").replace(self._folder / f"{key}{_IMAGE}")
+                (work / "facts").replace(self._folder / f"{key}{_FACTS}")
+            self._shrink()
+        except OSError as error:
+            log.warning("the image is not kept", folder=str(self._folder), reason=error.strerror)
+
+    def clear(self) -> None:
+        for path in self._images():
+            self._drop(path.stem)
+
+    def _shrink(self) -> None:
+        images = sorted(self._images(), key=lambda path: path.stat().st_mtime)
+        total_bytes = sum(map(_stored_bytes, images))
+        for path in images:
+            if total_bytes <= self._limit_bytes:
+                return
+            total_bytes -= _stored_bytes(path)
+            self._drop(path.stem)
+
+    def _images(self) -> list[Path]:
+        return list(self._folder.glob(f"*{_IMAGE}"))
+
+    def _drop(self, key: str) -> None:
+        for suffix in (_FACTS, _IMAGE):
+            (self._folder / f"{key}{suffix}").unlink(missing_ok=True)
+
+
+def image_key(parts: Sequence[str], gadget_folder: Path, said: Mapping[str, object]) -> str:
+    """Pure but for what it reads: of the digests of the tarballs in their order, the gadget's files, what `said` has
+    of the image, our own code, and the programs of this machine that shape bytes."""
+    digest = hashlib.sha256(json.dumps([parts, said], sort_keys=True, default=str).encode())
+    for path in sorted(path for path in gadget_folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(gadget_folder)} {len(content)}\n".encode() + content)
+    for source in sorted(files("coreimage.disk_image").iterdir(), key=lambda each: each.name):
+        digest.update(source.read_bytes() if source.is_file() else b"")
+    for name in _TOOLS:
+        digest.update(_program(name).encode())
+    return digest.hexdigest()
+
+
+def _program(name: str) -> str:
+    place = shutil.which(name)
+    found = Path(place).resolve().stat() if place else None
+    return f"{place} {found.st_size} {found.st_mtime_ns}\n" if found else "absent\n"
+
+
+def copy_sparse(source: Path, target: Path) -> str:
+    """Copies everything but holes; gives the digest of its size, and of place and bytes of all blocks that are not
+    zero.
+
+    Holes may be elsewhere in a copy, on another filesystem, and the digest is the same.
+    """
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK_BYTES))
+    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        size_bytes = os.fstat(reader.fileno()).st_size
+        writer.truncate(size_bytes)
+        digest.update(size_bytes.to_bytes(8, "little"))
+        for start, stop in extents(reader.fileno()):
+            reader.seek(start)
+            writer.seek(start)
+            position = start
+            while position < stop and (count := reader.readinto(buffer[: stop - position])):
+                writer.write(buffer[:count])
+                _add_blocks(digest, position, bytes(buffer[:count]))
+                position += count
+    return digest.hexdigest()
+
+
+def _add_blocks(digest: Digest, position: int, content: bytes) -> None:
+    for start in range(0, len(content), _BLOCK_BYTES):
+        block = content[start : start + _BLOCK_BYTES]
+        if block != _ZEROS[: len(block)]:
+            digest.update((position + start).to_bytes(8, "little"))
+            digest.update(block)
+
+
+def extents(handle: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each part of a file that is no hole."""
+    position, size_bytes = 0, os.fstat(handle).st_size
+    while position < size_bytes:
+        try:
+            start = os.lseek(handle, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        position = os.lseek(handle, start, os.SEEK_HOLE)
+        yield start, position
+
+
+def _stored_bytes(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_blocks * 512
+    return 0
