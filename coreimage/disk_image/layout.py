@@ -34,11 +34,9 @@ class ImageIdentity(Value):
         return uuid.uuid5(_NAMESPACE, f"{self.channel}/{self.device}/{self.version}/{purpose}")
 
 
-class Partition(Value):
-    """`number` counts from 1; `last` is the last sector that belongs to it."""
+class Extent(Value):
+    """Sectors of a disk; `last` is the last one that belongs to it."""
 
-    number: int
-    structure: Structure
     first: int
     last: int
 
@@ -51,22 +49,19 @@ class Partition(Value):
         return (self.last - self.first + 1) * SECTOR_BYTES
 
 
-class TableEntry(Value):
+class Partition(Extent):
+    """`number` counts from 1."""
+
+    number: int
+    structure: Structure
+
+
+class TableEntry(Extent):
     """One partition as a disk has it."""
 
     name: str
     type_guid: str
     guid: str
-    first: int
-    last: int
-
-    @property
-    def offset_bytes(self) -> int:
-        return self.first * SECTOR_BYTES
-
-    @property
-    def size_bytes(self) -> int:
-        return (self.last - self.first + 1) * SECTOR_BYTES
 
 
 class Layout(Value):

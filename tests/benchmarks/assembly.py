@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.benchmarks.measure import Measured, measured
 from tests.benchmarks.page import Row, ratios
-from tests.benchmarks.place import ROOT, Place
+from tests.benchmarks.place import CHANNEL, PROJECT, ROOT, Place
 
 _PAGE = """# Assembly
 
@@ -21,7 +21,7 @@ Of the payloads of one built version, from files to a disk image. The bare sum i
 
 {remarks}
 """
-_NO_LOOP = "Assembly with loop devices (to reach: ≤ 0.7) was not measured: none with partitions could be used here."
+_NO_LOOP = "Assembly with loop devices (to reach: ≤ 0.7) was not measured: none can be used here."
 
 _ASSEMBLE = """
 import sys
@@ -70,13 +70,10 @@ other=$(device 3162112 2097152); devices="$devices $other"
 writable=$(device 5259264 2000000); devices="$devices $writable"
 for one in "$system" "$other" "$writable"; do mke2fs -q -F -t ext4 "$one"; done
 mount "$system" "$folder/mount"
-for part in "$@"; do
-    xz -dc -T2 "$part" | tar -x -C "$folder/mount" --transform 's,^system/,,S' --exclude='assets/*'
-done
+for part in "$@"; do xz -dc -T2 "$part" | tar -x -C "$folder/mount" --transform 's,^system/,,S'; done
+mcopy -i "$boot" "$folder"/mount/assets/* ::
+rm -r "$folder/mount/assets"
 umount "$folder/mount"
-mkdir "$folder/assets"
-for part in "$@"; do xz -dc -T2 "$part" | tar -x -C "$folder/assets" --wildcards 'assets/*' 2> /dev/null || true; done
-mcopy -i "$boot" "$folder"/assets/assets/* ::
 """
 
 
@@ -96,9 +93,35 @@ class AssemblyFigures:
 
 def section(place: Place) -> str:
     pool = place.store / "system-image/pool"
-    parts = next(pool.glob("ubuntu-*.tar.xz")), next(pool.glob("device-*.tar.xz"))
+    parts = _full(pool, "ubuntu"), _full(pool, "device")
     figures = measure_assembly(parts, place.folder("assembly"))
-    return _PAGE.format(figures=ratios(_rows(figures)), remarks="" if figures.loop else _NO_LOOP)
+    rows = [*_rows(figures), *_again(place)]
+    return _PAGE.format(figures=ratios(rows), remarks="" if figures.loop else _NO_LOOP)
+
+
+def _full(pool: Path, role: str) -> Path:
+    return next(path for path in pool.glob(f"{role}-*.tar.xz") if ".delta." not in path.name)
+
+
+def _again(place: Place) -> list[Row]:
+    """The command as its user runs it: for the first time, and once more."""
+    folder = place.folder("again")
+    words = ["--store", str(place.store), "--project", str(PROJECT), "flash", "core", "13", "--channel", CHANNEL]
+    command = [sys.executable, "-m", "coreimage.cli", *words, "--no-bmap", "--output"]
+    environment = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
+    cold = measured([*command, "a.img"], cwd=folder, env=environment)
+    warm = measured([*command, "b.img"], cwd=folder, env=environment)
+    copy = measured(["cp", "--sparse=always", "b.img", "c.img"], cwd=folder)
+
+    def row(figure: str, ours: Measured, peer: Measured, reach: str) -> Row:
+        return Row(
+            figure, ours.duration_s / peer.duration_s, f"{ours.duration_s:.1f} s / {peer.duration_s:.1f} s", reach
+        )
+
+    return [
+        row("`flash` of the same image again / the first time", warm, cold, ""),
+        row("`flash` of the same image again / `cp --sparse=always`", warm, copy, "≤ 2"),
+    ]
 
 
 def _rows(figures: AssemblyFigures) -> list[Row]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
-from coreimage.process import run
+from coreimage.boot_test import make_overlay, start_machine
+from coreimage.process import run, spawn
 from tests.chain.conftest import CHANNEL, Chain
-from tests.chain.system import started
+from tests.chain.system import BOOT_S, COMMAND_S, started
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -51,3 +53,31 @@ def test_what_was_asked_for_is_in_the_booted_image(chain: Chain, accelerator: st
         assert "192.0.2.7" in shell.ask("ip -4 address show dev lo")
         again = "rm /var/log/first-boot; systemctl restart coreimage-first-boot; ls /var/log/first-boot 2>/dev/null"
         assert shell.as_root(f"{again} || echo not again") == "not again"
+
+
+@pytest.mark.slow
+def test_developer_mode_is_a_key_and_no_password(chain: Chain, accelerator: str, tmp_path: Path) -> None:
+    """Over SSH, which takes the key of the one file that was named, and offers passwords to nobody."""
+    folder, key = chain.workshop.folder, tmp_path / "key"
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
+    shutil.copyfile(f"{key}.pub", folder / "my.pub")
+    words = ["flash", "core", "13", "--channel", CHANNEL, "--output", "keys.img", "--developer-mode"]
+    said = chain.workshop.coreimage(*words, "--login-key", "my.pub", "--force").stdout
+    assert "password" not in said
+    disk = make_overlay(folder / "keys.img", tmp_path / "disk.qcow2", run=run)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=60"]
+    ssh = ["ssh", "-p", str(port), *options, "admin@127.0.0.1"]
+    with start_machine(
+        disk, "bios", run_folder=tmp_path, spawn=spawn, accelerator=accelerator, ssh_port=port
+    ) as machine:
+        machine.console.expect("login: ", BOOT_S)
+        with_key = ["-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
+        asked = "id -un; sudo -n id -u; sudo -n grep ^admin: /var/lib/extrausers/shadow"
+        lines = run([ssh[0], *with_key, *ssh[1:], asked], timeout_s=COMMAND_S).output.splitlines()
+        assert lines[-3:] == ["admin", "0", "admin:*:::::::"]
+        no_key = ["-o", "PubkeyAuthentication=no", "-o", "BatchMode=yes"]
+        refused = run([ssh[0], *no_key, *ssh[1:], "true"], accept=(255,), timeout_s=COMMAND_S).output
+        assert "Permission denied (publickey)" in refused

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from coreimage.cli.app import run as coreimage
-from coreimage.disk_image import publish_gadget
+from coreimage.disk_image import publish_gadget, sparse_sha256
 from coreimage.disk_image.table import read_partitions
 from coreimage.process import run
 from coreimage.signing import Signer
@@ -24,6 +25,7 @@ from coreimage.storage import open_store
 from coreimage.system_image import publish_keyrings
 from tests.boot.synthetic import GADGET, Member, tarball
 from tests.harness import original_server
+from tests.harness.ordinary_user import as_ordinary_user
 from tests.harness.proxy import Fault, faulty, reset, slow, truncate
 from tests.harness.server import Reply, serve
 from tests.harness.trees import CHANNEL, DEVICE, NOW, now, released, rootfs_tarball
@@ -340,28 +342,50 @@ def test_a_cut_connection_is_taken_up_again(signer: Signer, here: Path, tmp_path
     assert left.read_bytes() == (root / asked[0].path.lstrip("/")).read_bytes()
 
 
-@pytest.fixture(scope="module")
-def environments() -> list[dict[str, str]]:
-    return [
-        {"TZ": "Pacific/Auckland", "LC_ALL": "C.UTF-8", "umask": "022"},
-        {"TZ": "America/New_York", "LC_ALL": "POSIX", "umask": "077"},
-    ]
+# Every program sees the clock that /etc/faketimerc says, whatever environment it is started with.
+_ANOTHER_DAY = """
+set -eu
+kept=$1; shift
+mount --make-rprivate /
+cp -a /etc "$kept/etc"
+echo /usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1 > "$kept/etc/ld.so.preload"
+echo "+3d" > "$kept/etc/faketimerc"
+mount --bind "$kept/etc" /etc
+[ "$(date +%j)" != "$1" ] || { echo "the clock is not faked" >&2; exit 9; }
+shift
+exec "$@"
+"""
+ENVIRONMENTS: dict[str, dict[str, str]] = {
+    "here": {"TZ": "Pacific/Auckland", "LC_ALL": "C.UTF-8", "umask": "022"},
+    "settings": {"TZ": "America/New_York", "LC_ALL": "POSIX", "umask": "077"},
+    "day": {"umask": "022"},
+    "user": {"TZ": "Asia/Kolkata", "umask": "027"},
+}
 
 
-def test_two_runs_in_other_environments_are_equal(
-    tree: Path, here: Path, environments: list[dict[str, str]], tmp_path: Path
-) -> None:
-    """Another folder, umask, locale, time zone; the login by key included."""
-    digests = set()
-    for number, settings in enumerate(environments):
-        folder = tmp_path / f"folder{number}"
+def test_two_runs_in_other_environments_are_equal(tree: Path, here: Path, tmp_path: Path) -> None:
+    """Another folder, umask, locale, time zone, day, user; the login by key included."""
+    digests: dict[str, str] = {}
+    for name, settings in ENVIRONMENTS.items():
+        folder = tmp_path / f"in-{name}"
         folder.mkdir()
-        words = ["--store", str(tree), *FLASH, "--output", str(folder / f"{number}.img")]
-        script = f'umask {settings["umask"]}; exec "$@"'
-        argv = ["sh", "-c", script, "sh", sys.executable, "-m", "coreimage.cli", *words]
-        own = {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
-        environment = {**os.environ, **settings, **own}
-        subprocess.run(argv, env=environment, cwd=here, check=True)
-        with (folder / f"{number}.img").open("rb") as file:
-            digests.add(hashlib.file_digest(file, "sha256").hexdigest())
-    assert len(digests) == 1
+        run(["cp", "-a", tree, folder / "store"])
+        run(["cp", "key.pub", folder / "key.pub"], cwd=here)
+        run(["chmod", "-R", "a+rX", folder])
+        kept = {key: value for key, value in settings.items() if key != "umask"}
+        own = {**kept, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+        words = ["--store", str(folder / "store"), *FLASH[:-2], str(folder / "key.pub"), "--output"]
+        words = [sys.executable, "-m", "coreimage.cli", *words, str(folder / f"{name}.img")]
+        script = f'umask {settings["umask"]}; exec env {" ".join(f"{k}={v}" for k, v in own.items())} "$@"'
+        argv = ["sh", "-c", script, "sh", *words]
+        if name == "user":
+            argv = as_ordinary_user(argv, folder)
+        if name == "day":
+            as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+            (folder / "kept").mkdir()
+            today = datetime.now(UTC).strftime("%j")
+            faked = ["unshare", "--mount", *as_root, "sh", "-c", _ANOTHER_DAY, "sh", str(folder / "kept"), today]
+            argv = [*faked, *argv]
+        subprocess.run(argv, cwd=folder, check=True)
+        digests[name] = sparse_sha256(folder / f"{name}.img")
+    assert set(digests.values()) == {digests["here"]}, digests

@@ -29,7 +29,7 @@ STEPS = {
     "making GRUB": ("grub-mkimage", []),
     "making the block map": ("dumpe2fs", []),
     "converting": ("qemu-img", ["--format", "qcow2"]),
-    "compressing": ("gzip", ["--compress", "gz"]),
+    "compressing": ("zstd", ["--compress", "zst"]),
 }
 """The program that is running when the end comes, and the options with which `flash` starts it."""
 _HANG = """#!/bin/sh
