@@ -7,7 +7,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import click
 
 from coreimage.cli.boot import launch_line
 from coreimage.cli.settings import Settings
-from coreimage.errors import UsageError
+from coreimage.errors import ProcessError, UsageError
 
 if TYPE_CHECKING:
     from coreimage.disk_image import Compression, Customisation, Form, Login
@@ -92,7 +93,7 @@ def leave_image(
 
     key_files = login_key_files(login_key)
     login = login_of(key_files, finish.ssh_keys, finish.password) if finish.login else None
-    with workspace("image", parent=output.absolute().parent) as work:
+    with _told_when_full(output), workspace("image", parent=output.absolute().parent) as work:
         facts = make(work / "disk.img", work)
         personalise(
             work / "disk.img",
@@ -108,6 +109,18 @@ def leave_image(
     if not settings.as_json:
         click.echo(summary(output, facts, access))
     return facts, access
+
+
+@contextmanager
+def _told_when_full(output: Path) -> Iterator[None]:
+    from coreimage.disk_image import full_disk  # noqa: PLC0415
+
+    try:
+        yield
+    except (OSError, ProcessError) as error:
+        if full := full_disk(error, output):
+            raise full from error
+        raise
 
 
 def _hand_out(image: Path, output: Path, finish: Finish, work: Path) -> None:

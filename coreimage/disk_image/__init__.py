@@ -1,6 +1,6 @@
 """From an image version to a bootable disk."""
 
-from coreimage.disk_image.assembly import AssembledImage, assemble, sparse_sha256
+from coreimage.disk_image.assembly import AssembledImage, assemble, full_disk, sparse_sha256
 from coreimage.disk_image.bmap import write_bmap
 from coreimage.disk_image.cloud_init import UserData, parse_network_config, parse_user_data
 from coreimage.disk_image.customisation import Customisation, joined
@@ -43,6 +43,7 @@ __all__ = [
     "fetch_gadget",
     "fetch_image",
     "form_of",
+    "full_disk",
     "gadget_name",
     "generated_password",
     "image_architecture",

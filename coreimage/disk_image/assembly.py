@@ -166,12 +166,19 @@ def _writing(output: Path, run: Run) -> Iterator[Path]:
         raise _explained(error, output) from error
 
 
-def _explained(error: OSError | ProcessError, output: Path) -> Exception:
+def full_disk(error: OSError | ProcessError, output: Path) -> HostError | None:
+    """What to tell when that is what it means, whoever of us or of the programs met it."""
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    if full or "No space left on device" in str(error):
-        return HostError(
-            "the disk is full", where=str(output), resolution="free some space, or name another output or TMPDIR"
-        )
+    if not full and os.strerror(errno.ENOSPC) not in str(error):
+        return None
+    return HostError(
+        "the disk is full", where=str(output), resolution="free some space, or name another output or TMPDIR"
+    )
+
+
+def _explained(error: OSError | ProcessError, output: Path) -> Exception:
+    if full := full_disk(error, output):
+        return full
     if isinstance(error, ProcessError) and "Could not allocate block" in str(error):
         return BuildError(
             "the content does not fit on its filesystem", where=str(output), resolution=f"enlarge it\n{error}"

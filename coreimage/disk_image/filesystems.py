@@ -129,7 +129,10 @@ def _settings(identity: ImageIdentity, folder: Path) -> Iterator[dict[str, str]]
     epoch = str(identity.epoch)
     content = (files("coreimage.disk_image") / "files" / "mke2fs.conf").read_bytes()
     # A copy: our own files may be below /usr, where tools of another tree do not look.
-    with tempfile.NamedTemporaryFile(prefix="mke2fs-", suffix=".conf", dir=folder) as file:
-        file.write(content)
-        file.flush()
-        yield {"MKE2FS_CONFIG": file.name, "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}
+    handle, name = tempfile.mkstemp(prefix="mke2fs-", suffix=".conf", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        yield {"MKE2FS_CONFIG": name, "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}
+    finally:
+        Path(name).unlink(missing_ok=True)
