@@ -108,7 +108,7 @@ def _again(place: Place) -> list[Row]:
     folder = place.folder("again")
     words = ["--store", str(place.store), "--project", str(PROJECT), "flash", "core", "13", "--channel", CHANNEL]
     command = [sys.executable, "-m", "coreimage.cli", *words, "--no-bmap", "--output"]
-    environment = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {"PYTHONPATH": str(ROOT), "COREIMAGE_CACHE": str(folder / "cache")}
     cold = measured([*command, "a.img"], cwd=folder, env=environment)
     warm = measured([*command, "b.img"], cwd=folder, env=environment)
     copy = measured(["cp", "--sparse=always", "b.img", "c.img"], cwd=folder)

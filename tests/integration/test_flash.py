@@ -373,7 +373,7 @@ def test_two_runs_in_other_environments_are_equal(tree: Path, here: Path, tmp_pa
         run(["cp", "key.pub", folder / "key.pub"], cwd=here)
         run(["chmod", "-R", "a+rX", folder])
         kept = {key: value for key, value in settings.items() if key != "umask"}
-        own = {**kept, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+        own = {**kept, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder), "COREIMAGE_CACHE": str(folder / "cache")}
         words = ["--store", str(folder / "store"), *FLASH[:-2], str(folder / "key.pub"), "--output"]
         words = [sys.executable, "-m", "coreimage.cli", *words, str(folder / f"{name}.img")]
         script = f'umask {settings["umask"]}; exec env {" ".join(f"{k}={v}" for k, v in own.items())} "$@"'

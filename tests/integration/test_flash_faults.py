@@ -377,7 +377,7 @@ def test_7_later_tarballs_win(tmp_path: Path) -> None:
 def test_8_the_role_decides_not_the_path(
     tree: Path, parts: list[str], here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "device-lab"))
+    monkeypatch.setenv("COREIMAGE_CACHE", str(tmp_path / "device-lab"))
     (here / "device-rootfs.tar.gz").write_bytes((here / parts[1]).read_bytes())
     assert "device" not in parts[3]
     with serve(tree / "system-image") as server:
