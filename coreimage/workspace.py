@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -18,6 +19,8 @@ _PREFIX, _NEW_PREFIX = ".coreimage-work-", ".coreimage-new-"
 """A folder has its own name only once it is locked: one that is not locked then has a dead owner."""
 _NEW_S = 60.0
 """Younger new folders are left alone: their owner may be about to lock them."""
+_REMOVALS = 1000
+"""So often a folder is emptied anew in which somebody still makes files."""
 
 
 @contextmanager
@@ -66,8 +69,15 @@ def _abandoned(folder: Path) -> bool:
 
 
 def _remove(folder: Path, run: Run) -> None:
-    """Also what a killed sandbox left that belongs to other ids."""
-    try:
-        shutil.rmtree(folder)
-    except PermissionError:
-        run(["rm", "-rf", folder], sandbox=Sandbox.ROOT)
+    """Also what a killed sandbox left that belongs to other ids, and what a thread still leaves that was cancelled."""
+    for _ in range(_REMOVALS):
+        try:
+            shutil.rmtree(folder)
+        except PermissionError:
+            run(["rm", "-rf", folder], sandbox=Sandbox.ROOT)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            continue
+        return
+    shutil.rmtree(folder)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,24 @@ def test_a_folder_that_was_made_this_moment_is_left_alone(tmp_path: Path, monkey
     monkeypatch.setattr(workspaces, "_NEW_S", -1.0)
     with workspace("test", parent=tmp_path, run=run):
         assert not fresh.exists(), "its owner died in between, long ago"
+
+
+def test_a_thread_that_still_leaves_files_does_not_keep_it(tmp_path: Path) -> None:
+    """As a download does that was cancelled a moment ago."""
+    started = threading.Event()
+
+    def leave(folder: Path) -> None:
+        for number in range(3000):
+            try:
+                (folder / f"file{number}").write_text("left")
+            except FileNotFoundError:
+                return
+            if number == 100:
+                started.set()
+
+    with workspace("test", parent=tmp_path) as folder:
+        thread = threading.Thread(target=leave, args=(folder,))
+        thread.start()
+        started.wait(30)
+    thread.join(30)
+    assert list(tmp_path.iterdir()) == []
