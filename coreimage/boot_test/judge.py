@@ -42,6 +42,8 @@ _REASONS = {
     "deadline": "the login prompt did not come in time",
 }
 DEFAULT_TIMEOUT_S = 900.0
+_PATIENCE: dict[Architecture, float] = {"amd64": 1.0, "arm64": 3.0}
+"""So many times longer a boot may take where the processor is another than the machine's, and all of it is emulated."""
 
 
 class BootOutcome(Value):
@@ -70,7 +72,8 @@ def boot(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     accelerator: str | None = None,
 ) -> BootOutcome:
-    """Boots a raw image, which is not changed, until it shows a login prompt or fails, at most for `timeout_s`."""
+    """Boots a raw image, which is not changed, until it shows a login prompt or fails, at most for `timeout_s`; three
+    times that on a foreign processor."""
     accelerator = accelerator or probe_accelerator(architecture, run=run, work_folder=work_folder)
     with tempfile.TemporaryDirectory(prefix=f"boot-{firmware}-", dir=work_folder) as name:
         folder = Path(name)
@@ -80,7 +83,7 @@ def boot(
             overlay, firmware, run_folder=folder, spawn=spawn, architecture=architecture, accelerator=accelerator
         )
         with started as machine:
-            seen = machine.console.await_any(OUTCOMES, timeout_s)
+            seen = machine.console.await_any(OUTCOMES, timeout_s * _PATIENCE[architecture])
             last_lines = machine.console.lines()
             screenshot = _picture(machine, folder / "screen.png")
         passed, reason = judge(seen)
