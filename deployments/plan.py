@@ -107,7 +107,32 @@ def _of_channel(
     )
 
 
+def _by_hand(project: Project, environment: dict[str, str]) -> Iterator[Deployment]:
+    """What people start: each is a form in the UI."""
+    name = project.config.project
+    forms = {
+        "change-tree": f"Changes channels, devices and versions of {name}: promotes, rolls back, tags and phases too.",
+        "import-channel": f"Makes a channel's next version of a build of {name} that is published already.",
+        "change-keys": f"Rotates or revokes a signing key of {name}.",
+        "verify-tree": f"Checks all that {name} has published, as clients do.",
+    }
+    for flow, description in forms.items():
+        yield Deployment(
+            flow=flow,
+            name=name,
+            entrypoint=f"flows.tree.{flow.replace('-', '_')}",
+            queue="signing",
+            description=description,
+            tags=(MARK, project_tag(name)),
+            parameters={},
+            choices={},
+            schedule=None,
+            environment=environment,
+        )
+
+
 def _of_project(project: Project, environment: dict[str, str]) -> Iterator[Deployment]:
+    yield from _by_hand(project, environment)
     name, maintenance = project.config.project, project.config.maintenance
     if project.config.spread:
         yield Deployment(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coreimage.cli.publishing import publishing, show_change
+from coreimage.cli.publishing import publishing, show_change, to_target
 from coreimage.cli.server import open_session, server_options
 from coreimage.cli.settings import Settings, pass_settings
 
@@ -127,8 +127,7 @@ def show(settings: Settings, name: str) -> None:
 
 
 @channel.command()
-@click.argument("name")
-@click.argument("target")
+@to_target
 @pass_settings
 def alias(settings: Settings, name: str, target: str) -> None:
     """Let NAME follow channel TARGET: its devices keep the name, and get what TARGET has.
@@ -145,8 +144,7 @@ def alias(settings: Settings, name: str, target: str) -> None:
 
 
 @channel.command()
-@click.argument("name")
-@click.argument("target")
+@to_target
 @click.option("--device", metavar="D", help="Only this device of NAME.")
 @pass_settings
 def redirect(settings: Settings, name: str, target: str, device: str | None) -> None:

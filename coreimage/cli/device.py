@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from coreimage.cli.publishing import publishing, show_change
-from coreimage.cli.settings import Settings, pass_settings
+from coreimage.cli.publishing import of_device, publishing, show_change
+from coreimage.cli.settings import Settings
 
 
 @click.group()
@@ -19,9 +19,7 @@ def device() -> None:
 
 
 @device.command()
-@click.argument("channel")
-@click.argument("name")
-@pass_settings
+@of_device
 def create(settings: Settings, channel: str, name: str) -> None:
     """Give CHANNEL a device NAME, without versions yet.
 
@@ -35,9 +33,7 @@ def create(settings: Settings, channel: str, name: str) -> None:
 
 
 @device.command()
-@click.argument("channel")
-@click.argument("name")
-@pass_settings
+@of_device
 def remove(settings: Settings, channel: str, name: str) -> None:
     """Take device NAME from CHANNEL. Its version numbers are never used again.
 
@@ -51,11 +47,9 @@ def remove(settings: Settings, channel: str, name: str) -> None:
 
 
 @device.command()
-@click.argument("channel")
-@click.argument("name")
 @click.option("--path", metavar="PATH", help="A device-signing keyring below the web root, its `.asc` beside it.")
 @click.option("--clear", is_flag=True, help="Take the device's keyring away.")
-@pass_settings
+@of_device
 def keyring(settings: Settings, channel: str, name: str, path: str | None, clear: bool) -> None:
     """Let the makers of device NAME sign its index and files too, with the keys of a keyring of theirs.
 

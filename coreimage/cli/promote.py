@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import click
 
-from coreimage.cli.publishing import publishing, show_change
+from coreimage.cli.publishing import device_option, phase_option, publishing, show_change
 from coreimage.cli.settings import Settings, pass_settings
-
-_PERCENTAGE = click.IntRange(0, 100)
 
 
 @click.command()
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@click.option("--device", required=True, metavar="D", help="Which device.")
+@device_option
 @click.option("--version", type=int, metavar="N", help="The version of FROM [its newest].")
-@click.option("--phase", type=_PERCENTAGE, metavar="P", help="Offer it to P percent of the devices only.")
+@phase_option
 @pass_settings
 def promote(settings: Settings, source: str, target: str, device: str, version: int | None, phase: int | None) -> None:
     """Make a version of channel FROM the next one of channel TO: the same bytes, tested as they are.
@@ -33,9 +31,9 @@ def promote(settings: Settings, source: str, target: str, device: str, version: 
 
 @click.command("roll-back")
 @click.argument("channel")
-@click.option("--device", required=True, metavar="D", help="Which device.")
+@device_option
 @click.option("--to", "version", required=True, type=int, metavar="N", help="The older version whose content it gets.")
-@click.option("--phase", type=_PERCENTAGE, metavar="P", help="Offer it to P percent of the devices only.")
+@phase_option
 @pass_settings
 def roll_back(settings: Settings, channel: str, device: str, version: int, phase: int | None) -> None:
     """Publish the content of an older version of CHANNEL again, as a new version.
@@ -53,7 +51,7 @@ def roll_back(settings: Settings, channel: str, device: str, version: int, phase
 @click.command()
 @click.argument("channel")
 @click.argument("tag", metavar="TAG")
-@click.option("--device", required=True, metavar="D", help="Which device.")
+@device_option
 @pass_settings
 def tag(settings: Settings, channel: str, tag: str, device: str) -> None:
     """Publish the newest version of CHANNEL again under a TAG, which devices show; an empty TAG takes it away.
@@ -70,8 +68,8 @@ def tag(settings: Settings, channel: str, tag: str, device: str) -> None:
 
 @click.command()
 @click.argument("channel")
-@click.argument("percentage", type=_PERCENTAGE, metavar="P")
-@click.option("--device", required=True, metavar="D", help="Which device.")
+@click.argument("percentage", type=click.IntRange(0, 100), metavar="P")
+@device_option
 @click.option("--version", type=int, metavar="N", help="Fail unless N is still the newest version.")
 @pass_settings
 def phase(settings: Settings, channel: str, percentage: int, device: str, version: int | None) -> None:

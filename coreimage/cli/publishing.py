@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from coreimage.cli.settings import Settings
+from coreimage.cli.settings import Settings, pass_settings
 
 if TYPE_CHECKING:
     from coreimage.model import Value
+
+
+device_option = click.option("--device", required=True, metavar="D", help="Which device.")
+phase_option = click.option(
+    "--phase", type=click.IntRange(0, 100), metavar="P", help="Offer it to P percent of the devices only."
+)
+
+
+def of_device(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The two arguments that say which device of which channel a command is about."""
+    return click.argument("channel")(click.argument("name")(pass_settings(command)))
+
+
+def to_target(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The two arguments that say which channel follows or leads to which."""
+    return click.argument("name")(click.argument("target")(command))
 
 
 def publishing(settings: Settings) -> dict[str, Any]:

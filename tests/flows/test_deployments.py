@@ -73,6 +73,7 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
 EDGE, BETA = "build-channel/tiny:1:edge", "build-channel/tiny:1:beta"
 NAMES = {EDGE, BETA, "check-installation/tiny", "collect-garbage/tiny", "forget-runs/tiny", "renew-signatures/tiny"}
 NAMES |= {"expire-channel/tiny:1:beta", "expire-channel/tiny:1:edge"}
+NAMES |= {f"{flow}/tiny" for flow in ("change-tree", "import-channel", "change-keys", "verify-tree")}
 
 
 def test_one_deployment_per_channel_and_purpose(deployed: Deployed) -> None:

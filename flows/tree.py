@@ -1,0 +1,176 @@
+"""What `coreimage channel`, `device`, `import`, `promote`, `keys` and `verify` do, as runs that are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from coreimage import intake, logs, system_image
+from coreimage.client.keyring import KEYRING_LIMIT_BYTES
+from coreimage.errors import AttentionError, UsageError
+from coreimage.image_server import StoreWeb
+from coreimage.project_bundle import open_project
+from coreimage.signing import Role
+from coreimage.system_image import Change, Rotation, layout
+from flows.report import artifact_key
+from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
+
+log = structlog.get_logger("coreimage.tree")
+
+Operation = Literal[
+    "create-channel",
+    "remove-channel",
+    "rename-channel",
+    "hide-channel",
+    "show-channel",
+    "alias-channel",
+    "redirect-channel",
+    "create-device",
+    "remove-device",
+    "set-keyring",
+    "promote",
+    "roll-back",
+    "tag",
+    "phase",
+]
+_NEEDS: dict[Operation, tuple[str, ...]] = {
+    "rename-channel": ("target",),
+    "alias-channel": ("target",),
+    "redirect-channel": ("target",),
+    "create-device": ("device",),
+    "remove-device": ("device",),
+    "set-keyring": ("device",),
+    "promote": ("target", "device"),
+    "roll-back": ("device", "version"),
+    "tag": ("device",),
+    "phase": ("device", "percentage"),
+}
+"""What an operation cannot do without, besides its channel."""
+
+
+@flow(name="change-tree", flow_run_name="{operation} {channel}")
+def change_tree(
+    operation: Operation,
+    channel: str,
+    target: str = "",
+    device: str = "",
+    version: int | None = None,
+    percentage: int | None = None,
+    tag: str = "",
+    keyring: str = "",
+) -> Change:
+    """Changes the channels, once: done again, or after a kill, it only does what is missing.
+
+    Args:
+        operation: What is done.
+        channel: To which channel; of a promotion, the one that it comes from.
+        target: The other channel: the new name, what is followed or led to, or where a version goes.
+        device: Which device; of a redirect, the only one.
+        version: Which version; of a promotion, the newest when none is named.
+        percentage: To how many of the devices the version is offered.
+        tag: What devices show; empty takes it away.
+        keyring: Path of a device's keyring below the web root; empty takes it away.
+    """
+    logs.configure()
+    given = {"target": target, "device": device, "version": version, "percentage": percentage}
+    missing = [name for name in _NEEDS.get(operation, ()) if given[name] in {"", None}]
+    if missing:
+        raise UsageError(f"{operation} needs {' and '.join(missing)}", where=channel, resolution="fill in the form")
+    site = Site.here(channel=channel)
+    effects: dict[str, Any] = {"store": site.store(), "signer": site.signer(), "now": _now}
+    system_image.publish_keyrings(**effects)
+    operations: dict[Operation, Callable[[], Change]] = {
+        "create-channel": lambda: system_image.create_channel(channel, **effects),
+        "remove-channel": lambda: system_image.remove_channel(channel, **effects),
+        "rename-channel": lambda: system_image.rename_channel(channel, target, **effects),
+        "hide-channel": lambda: system_image.hide_channel(channel, **effects),
+        "show-channel": lambda: system_image.show_channel(channel, **effects),
+        "alias-channel": lambda: system_image.alias_channel(channel, target, **effects),
+        "redirect-channel": lambda: system_image.redirect_channel(channel, target, device=device or None, **effects),
+        "create-device": lambda: system_image.create_device(channel, device, **effects),
+        "remove-device": lambda: system_image.remove_device(channel, device, **effects),
+        "set-keyring": lambda: system_image.set_device_keyring(channel, device, keyring or None, **effects),
+        "promote": lambda: system_image.promote(channel, target, device, version=version, phase=percentage, **effects),
+        "roll-back": lambda: system_image.roll_back(channel, device, version or 0, phase=percentage, **effects),
+        "tag": lambda: system_image.tag_image(channel, device, tag, **effects),
+        "phase": lambda: system_image.set_phase(channel, device, percentage or 0, version=version, **effects),
+    }
+    change = operations[operation]()
+    log.info("done" if change.changed else "it was so already", operation=operation, channel=channel)
+    return change
+
+
+@flow(name="import-channel", flow_run_name="{channel}")
+def import_channel(channel: str, devices: tuple[str, ...] = ()) -> tuple[intake.Intake, ...]:
+    """Makes the channel's next version of the newest published build that it may take, and releases what need not boot.
+
+    Args:
+        channel: Whose version.
+        devices: Only these; none named: all of the channel.
+    """
+    logs.configure()
+    site = Site.here(channel=channel)
+    project = open_project(named("", PROJECT, DEFAULT_PROJECT), store=site.store())
+    effects: dict[str, Any] = {"store": site.store(), "signer": site.signer(), "now": _now}
+    system_image.publish_keyrings(**effects)
+    wanted = devices or project.channel(channel).devices
+    done = tuple(intake.import_channel(project, channel, device, fetch=site.fetch(), **effects) for device in wanted)
+    rows = [
+        {"device": each.candidate.device, "version": each.candidate.version, "released": each.release is not None}
+        for each in done
+    ]
+    create_table_artifact(rows, key=artifact_key("imported", channel), description=channel)
+    return done
+
+
+@flow(name="change-keys", flow_run_name="{operation} {key}")
+def change_keys(operation: Literal["rotate", "revoke"], key: str) -> Rotation:
+    """Replaces a key by a new one, or makes clients refuse it.
+
+    Args:
+        operation: What is done.
+        key: The role of the key that is rotated, or the fingerprint of the one that is revoked.
+    """
+    logs.configure()
+    site = Site.here()
+    keys = Path(site.keys_folder)
+    if operation == "revoke":
+        return system_image.revoke_key(key, keys, store=site.store(), now=_now)
+    try:
+        role = Role(key)
+    except ValueError:
+        roles = ", ".join(role.value for role in Role)
+        raise UsageError(f"{key!r} is no role of a key", resolution=f"the roles: {roles}") from None
+    return system_image.rotate_key(role, keys, store=site.store(), now=_now)
+
+
+@flow(name="verify-tree")
+def verify_tree(repair: bool = False) -> int:
+    """Checks every signature, digest, size and reference of the tree; gives how many objects were looked at.
+
+    Raises AttentionError naming what a client would refuse.
+
+    Args:
+        repair: Make documents and signatures that a kill left torn agree again, first.
+    """
+    logs.configure()
+    site = Site.here()
+    store = site.store()
+    if repair:
+        system_image.repair_tree(store=store, signer=site.signer())
+    archive_master = StoreWeb(store).read(layout.keyring("archive-master"), KEYRING_LIMIT_BYTES)
+    found = system_image.verify_store(store, archive_master)
+    if found.errors:
+        said = "; ".join(f"{finding.where}: {finding.problem}" for finding in found.errors)
+        raise AttentionError(said, where=store.url, resolution="`coreimage verify` says what to do about each")
+    return found.checked
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
