@@ -33,7 +33,11 @@ def customise_rootfs(source: Path, target: IO[bytes]) -> None:
     newest = 1
     check = MemberCheck(where=source.name)
     try:
-        with tarfile.open(source, "r|gz") as tar, TarWriter(target, epoch=_ANY_TIME) as output:
+        with (
+            gzip.open(source) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as tar,
+            TarWriter(target, epoch=_ANY_TIME) as output,
+        ):
             for member in tar:
                 check(member)
                 if member.name not in _DROPPED:
@@ -43,7 +47,7 @@ def customise_rootfs(source: Path, target: IO[bytes]) -> None:
             for member in appended(seen):
                 member.mtime = newest
                 output.add(member, prefix=PREFIX)
-    except (tarfile.TarError, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise _not_gzip(source, error) from error
 
 
@@ -58,7 +62,8 @@ def repack_component(source: Path, target: IO[bytes]) -> None:
             for member in tar:
                 check(member)
                 output.add(member, tar.extractfile(member) if member.isreg() else None)
-    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, TypeError) as error:
+        # TypeError: what tarfile says of a gzip header that is cut short.
         raise VerificationError(
             f"not a tarball: {error}", where=source.name, resolution="a component is a .tar, .tar.gz or .tar.xz"
         ) from error
