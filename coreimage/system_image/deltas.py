@@ -87,10 +87,9 @@ def _made(image: Document, base: Document, *, store: Store, signer: Signer, run:
     made = _remembered(store, key)
     if made is None:
         with _unpacked(sources, targets, store=store, run=run) as pair:
-            made = {
-                "legacy": _make_legacy(pair, recipe, store=store, signer=signer, run=run),
-                COMPACT: _make_compact(pair, store=store, signer=signer, run=run),
-            }
+            legacy = _make_legacy(pair, recipe, store=store, signer=signer, run=run)
+            limit_bytes = min(_size_bytes(files) for files in (legacy, targets) if files)
+            made = {"legacy": legacy, COMPACT: _make_compact(pair, limit_bytes, store=store, signer=signer, run=run)}
         store.put_bytes(key, json_bytes(made), media_type=JSON)
     return made
 
@@ -111,12 +110,15 @@ def _make_legacy(pair: _Pair, recipe: Document, *, store: Store, signer: Signer,
     return files
 
 
-def _make_compact(pair: _Pair, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
-    """Applied before it is published, with the tools of the base image; None should it not make the target."""
+def _make_compact(pair: _Pair, limit_bytes: int, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
+    """Applied before it is published, with the tools of the base image; None should it not make the target, or not be
+    smaller than `limit_bytes`: nothing is put into the pool that no index will name."""
     work = pair.folder / "compact"
     work.mkdir()
     tools = BaseTools(pair.base, work / "tools", run=run)
     made = make_compact(pair.base, pair.target, pair.folder / "image.delta", work, tools=tools, run=run)
+    if made.stat().st_size >= limit_bytes:
+        return None
     try:
         PatchedTree(made, pair.base, work, tools.require)
     except RepositoryError as error:
