@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from prefect.client.schemas.objects import State
 from coreimage.errors import BuildError, InfrastructureError
 from coreimage.model import TEXT, ArtifactRef
 from coreimage.storage import put_blob_bytes, read_blob
-from tasks.caching import artifact_task, live_task
+from tasks.caching import ArtifactPolicy, artifact_task, live_task
 from tasks.site import Site
 from tests.harness.workshop import wait_until
 
@@ -132,6 +133,15 @@ def test_another_store_has_nothing_to_remember(site: Site, tmp_path: Path) -> No
     chain(site)
     other = Site(store_url=str(tmp_path / "other"), keys_folder=site.keys_folder)
     assert names(chain(other)) == ["Completed"] * 3
+
+
+def test_the_machine_s_python_is_an_input(site: Site) -> None:
+    policy = shout.cache_policy
+    assert isinstance(policy, ArtifactPolicy)
+    assert (
+        f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        in policy.inputs("shout", {"text": "Hello", "site": site}).code
+    )
 
 
 def test_a_live_task_runs_every_time(site: Site) -> None:
