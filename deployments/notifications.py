@@ -64,8 +64,9 @@ def automations(project: Project, saved: Mapping[str, UUID]) -> tuple[Automation
 
 def _zombies() -> AutomationCore:
     """A machine that dies takes its runs along without a word, and they keep their place: no other run could begin."""
-    heartbeat = "prefect.flow-run.heartbeat"
-    trigger = _trigger("", after={heartbeat}, expect={heartbeat, *_ENDED}, within=_SILENT_FOR)
+    heartbeat, begun = "prefect.flow-run.heartbeat", "prefect.flow-run.Running"
+    # A machine may die before the first heartbeat, too.
+    trigger = _trigger("", after={begun, heartbeat}, expect={heartbeat, *_ENDED}, within=_SILENT_FOR)
     crashed = ChangeFlowRunState(state="CRASHED", message="nothing was heard of this run any more: retry it")
     return _automation(f"{MARK}: a run's machine is gone", trigger, [crashed])
 
