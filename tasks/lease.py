@@ -1,17 +1,20 @@
 """Leases in the store: who wants a result that somebody else is just making waits for it, instead of making it too.
 
 A lease saves work and nothing else: results are content-addressed, so two makers do no harm. It is an object
-`leases/<cache key>.json` that its holder renews; the lease of one who died is taken over when it ends.
+`leases/<cache key>.json` that its holder renews; the lease of one who died is taken over when it ends, or at once by
+whoever can see that the process is gone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from uuid import uuid4
 
 import structlog
@@ -64,13 +67,21 @@ class Lease:
         etag = found.etag if found else ""
         if etag != self._seen:
             self._seen, self._seen_since_s = etag, time.monotonic()
-        if etag and time.monotonic() < self._seen_since_s + self._term_s:
+        if etag and time.monotonic() < self._seen_since_s + self._term_s and not self._holder_is_gone():
             return False
         return self._put(if_match=etag)
 
+    def _holder_is_gone(self) -> bool:
+        """Whether it was a process of this machine that has ended; of others nothing is known."""
+        with suppress(NotFoundError, ValueError, KeyError, TypeError), self._store.open(self._place) as file:
+            document = json.load(file)
+            return bool(document["where"] == _where()) and _started(document["pid"]) != document["started"]
+        return False
+
     def _put(self, *, if_match: str) -> bool:
         """Whether the object is ours now: it was absent, or had the etag `if_match`. Its bytes are new each time."""
-        document = json.dumps({"holder": self._holder, "renewed": time.time()}).encode()
+        process = {"where": _where(), "pid": os.getpid(), "started": _started(os.getpid())}
+        document = json.dumps({"holder": self._holder, "renewed": time.time(), **process}).encode()
         with suppress(ConflictError, NotFoundError):
             put = partial(self._store.put_bytes, self._place, document, media_type=JSON)
             self._etag = put(if_match=if_match).etag if if_match else put(if_absent=True).etag
@@ -85,6 +96,20 @@ class Lease:
                     return
             except CoreimageError as error:
                 log.warning("the lease could not be renewed", lease=self._place, why=error.problem)
+
+
+@cache
+def _where() -> str:
+    """Where process ids mean the same: this start of this machine, and our namespace of them."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def _started(pid: int) -> str:
+    """Tells processes apart that had one id one after the other (proc(5), stat, field 22); empty: there is none."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    return ""
 
 
 class LeaseManager:

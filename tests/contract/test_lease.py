@@ -93,3 +93,16 @@ def test_the_lease_of_the_dead_is_taken_over(store: Store) -> None:
     mine = Lease(store, "key", term_s=TERM_S)
     assert mine.acquire()
     mine.release()
+
+
+def test_a_dead_process_of_this_machine_is_not_waited_for(store: Store) -> None:
+    argv = [sys.executable, "-c", HOLD, store.url, "3600"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT_DIR) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        tries = iter([False, False, True])
+        assert not Lease(store, "key", term_s=3600).acquire(needless=lambda: next(tries)), "it lives"
+        other.send_signal(signal.SIGKILL)
+    mine = Lease(store, "key", term_s=3600)
+    assert mine.acquire()
+    mine.release()
