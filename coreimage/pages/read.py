@@ -34,7 +34,7 @@ from coreimage.publication.layout import BUILD_INFO, CHECKSUMS, EVIDENCE, PAGE, 
 from coreimage.publication.pointers import read_bytes, read_document
 from coreimage.storage import Store
 from coreimage.system_image import layout
-from coreimage.system_image.documents import PHASE, Document, details_of, fulls, payloads
+from coreimage.system_image.documents import PHASE, Document, details_of, fulls, images_of, payloads
 
 VERSIONS = 30
 """So many versions of a device are shown; the older ones are counted."""
@@ -154,7 +154,7 @@ class Reader:
         )
 
     def _device(self, channel: str, device: str, entry: Document, most: int) -> Device:
-        images: list[Document] = (self.document(entry["index"]) or {"images": []})["images"]
+        images = images_of(self.document(entry["index"]) or {"images": []})
         newest = list(reversed(fulls(images)))
         return Device(
             channel=channel,
@@ -171,7 +171,7 @@ class Reader:
         self, channel: str, device: str, image: Document, images: Sequence[Document], before: Sequence[Document]
     ) -> Version:
         number, place = int(image["version"]), self._build_of(image, device)
-        deltas = [other for other in images if other["type"] == "delta" and other["version"] == number]
+        deltas = _smallest([other for other in images if other["type"] == "delta" and other["version"] == number])
         downloads, raw_sha256 = self._disk_image(channel, device, number)
         return Version(
             number=number,
@@ -180,7 +180,7 @@ class Reader:
             build_page=place[0].key(place[1], PAGE) if place else "",
             builds_page=f"{place[0].prefix}/{PAGE}" if place else "",
             size_bytes=_size(image),
-            deltas=tuple(sorted((Delta(int(d["base"]), _size(d)) for d in deltas), key=lambda d: -d.base)),
+            deltas=deltas,
             phase=image.get(PHASE),
             verdict=self._version_verdict(place, device, raw_sha256),
             changes=self._version_changes(place, device, before),
@@ -319,6 +319,15 @@ def _pool_download(file: Document) -> Download:
     name = file["path"].rpartition("/")[2]
     kinds = {"ubuntu": "root file system", "device": "kernel, initrd and modules", "version": "channel and version"}
     return Download(name, layout.key(file["path"]), file["size"], file["checksum"], kinds.get(name.split("-")[0], ""))
+
+
+def _smallest(deltas: Sequence[Document]) -> tuple[Delta, ...]:
+    """From each base the one that our clients take, of both forms; the newest base first."""
+    sizes: dict[int, int] = {}
+    for delta in deltas:
+        base = int(delta["base"])
+        sizes[base] = min(_size(delta), sizes.get(base, _size(delta)))
+    return tuple(Delta(base, sizes[base]) for base in sorted(sizes, reverse=True))
 
 
 def _size(image: Document) -> int:
