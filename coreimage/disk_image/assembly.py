@@ -16,6 +16,7 @@ import structlog
 from coreimage.disk_image import filesystems, grub
 from coreimage.disk_image.boot_files import boot_files, install_record
 from coreimage.disk_image.gadget import Gadget, Role, Structure, load_gadget
+from coreimage.disk_image.holes import extents
 from coreimage.disk_image.layout import DEFAULT_SIZE_GB, ImageIdentity, Layout, image_size_bytes, plan_layout
 from coreimage.disk_image.payload import Contents, unpack
 from coreimage.disk_image.table import write_raw, write_table
@@ -132,24 +133,14 @@ def sparse_content(image: Path) -> Iterator[memoryview]:
     zeros, buffer = memoryview(bytes(_CHUNK_BYTES)), memoryview(bytearray(_CHUNK_BYTES))
     with image.open("rb", buffering=0) as file:
         position, size = 0, os.fstat(file.fileno()).st_size
-        while position < size:
-            start = _next_content(file.fileno(), position, size)
+        for start, stop in (*extents(file.fileno()), (size, size)):
             for done in range(position, start, _CHUNK_BYTES):
                 yield zeros[: start - done]
-            position = os.lseek(file.fileno(), start, os.SEEK_HOLE) if start < size else size
-            file.seek(start)
-            while (left := position - file.tell()) > 0:
-                count = file.readinto(buffer[:left])
+            position = file.seek(start)
+            while position < stop:
+                count = file.readinto(buffer[: stop - position])
                 yield buffer[:count]
-
-
-def _next_content(handle: int, position: int, size: int) -> int:
-    try:
-        return os.lseek(handle, position, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size
-        raise
+                position += count
 
 
 @contextmanager

@@ -7,11 +7,11 @@ ext4 takes for zero without having been told: inode tables, bitmaps and journals
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from coreimage.disk_image.holes import extents
 from coreimage.disk_image.table import read_partitions
 from coreimage.model import Value
 from coreimage.process import Run
@@ -85,14 +85,8 @@ def merged(ranges: Iterable[BlockRange], blocks: int) -> tuple[BlockRange, ...]:
 
 def _written(image: Path) -> Iterator[BlockRange]:
     with image.open("rb") as file:
-        size_bytes, position = os.fstat(file.fileno()).st_size, 0
-        while position < size_bytes:
-            try:
-                start = os.lseek(file.fileno(), position, os.SEEK_DATA)
-            except OSError:
-                return
-            position = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            yield BlockRange(first=start // BLOCK_BYTES, last=(position - 1) // BLOCK_BYTES)
+        for start, stop in extents(file.fileno()):
+            yield BlockRange(first=start // BLOCK_BYTES, last=(stop - 1) // BLOCK_BYTES)
 
 
 def _taken_for_zero(image: Path, run: Run) -> Iterator[BlockRange]:

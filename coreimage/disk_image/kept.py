@@ -6,13 +6,13 @@ it counts for nothing. The key is of everything that decides the image's bytes: 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,8 @@ from typing import Protocol
 import structlog
 from pydantic import ValidationError
 
+from coreimage.budget import Pooled, over_budget
+from coreimage.disk_image.holes import extents
 from coreimage.model import Sha256, Value
 from coreimage.workspace import workspace
 
@@ -83,13 +85,10 @@ class KeptImages:
             self._drop(path.stem)
 
     def _shrink(self) -> None:
-        images = sorted(self._images(), key=lambda path: path.stat().st_mtime)
-        total_bytes = sum(map(_stored_bytes, images))
-        for path in images:
-            if total_bytes <= self._limit_bytes:
-                return
-            total_bytes -= _stored_bytes(path)
-            self._drop(path.stem)
+        images = [Pooled(path.stem, _stored_bytes(path), _last_used(path)) for path in self._images()]
+        anytime = datetime.max.replace(tzinfo=UTC)
+        for image in over_budget(images, needed=(), fresh_since=anytime, budget_bytes=self._limit_bytes):
+            self._drop(image.key)
 
     def _images(self) -> list[Path]:
         return list(self._folder.glob(f"*{_IMAGE}"))
@@ -149,18 +148,8 @@ def _add_blocks(digest: Digest, position: int, content: bytes) -> None:
             digest.update(block)
 
 
-def extents(handle: int) -> Iterator[tuple[int, int]]:
-    """Start and end of each part of a file that is no hole."""
-    position, size_bytes = 0, os.fstat(handle).st_size
-    while position < size_bytes:
-        try:
-            start = os.lseek(handle, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        position = os.lseek(handle, start, os.SEEK_HOLE)
-        yield start, position
+def _last_used(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _stored_bytes(path: Path) -> int:
