@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from coreimage.client.errors import RepositoryError
-from coreimage.client.tree import Entry, Kind, Tree, tree_sha256
+from coreimage.client.tree import Entry, Kind, Tree, as_bytes, tree_sha256
 
 MAGIC = b"coreimage compact delta 1\n"
 SECTIONS = ("manifest", "controls", "differences", "literals")
@@ -153,12 +153,12 @@ def _recipe(values: Mapping[str, Any], entries: Sequence[Entry]) -> Recipe:
     numbers = (mode, uid, gid, mtime, *values.get("d", before.device), values.get("s", before.size_bytes))
     if kind not in _KINDS or not all(isinstance(number, int) for number in numbers):
         raise ValueError(values)
-    records = {key: _bytes(value) for key, value in values["x"].items()} if "x" in values else dict(before.records)
+    records = {key: as_bytes(value) for key, value in values["x"].items()} if "x" in values else dict(before.records)
     entry = Entry(
         _name(values["n"]) if "n" in values else before.name,
         kind,
         *(mode, uid, gid, mtime),
-        target=_bytes(values["t"]) if "t" in values else before.target,
+        target=as_bytes(values["t"]) if "t" in values else before.target,
         device=(numbers[4], numbers[5]),
         records=tuple(sorted(records.items())),
         size_bytes=numbers[6],
@@ -170,14 +170,10 @@ def _recipe(values: Mapping[str, Any], entries: Sequence[Entry]) -> Recipe:
 
 
 def _name(text: str) -> bytes:
-    name = _bytes(text)
+    name = as_bytes(text)
     if not name or b"\0" in name or {b"", b".", b".."} & set(name.split(b"/")):
         raise ValueError(text)
     return name
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _result(manifest: Manifest, made: Mapping[bytes, _Made]) -> list[Entry]:
@@ -296,7 +292,7 @@ class _Maker:
         if source[0] == "u":
             return _sliced(self._unpack(_place(source[1], self._entries)), int(source[2]), int(source[3]))
         if source[0] == "r":
-            name = _bytes(source[1])
+            name = as_bytes(source[1])
             if name in self._made:
                 return _sliced(self._spool, self._made[name].start, self._made[name].size_bytes)
             if name in self._later:

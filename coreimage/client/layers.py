@@ -13,7 +13,7 @@ from functools import partial
 from typing import IO
 
 from coreimage.client.errors import RepositoryError
-from coreimage.client.tree import Entry, Kind, Tree, tree_sha256
+from coreimage.client.tree import Entry, Kind, Tree, as_bytes, as_text, tree_sha256
 
 REMOVED = "removed"
 
@@ -59,8 +59,9 @@ class LayeredTree:
     def __init__(self, tars: Sequence[tarfile.TarFile], *, base: Tree | None = None) -> None:
         self._nodes: dict[bytes, Node] = {}
         self._inodes = 0
-        for entry in base.entries() if base else ():
-            self._keep(entry, base)
+        if base is not None:
+            for entry in base.entries():
+                self._keep(entry, base)
         for layer, tar in enumerate(tars):
             try:
                 self._unpack(layer, tar)
@@ -107,8 +108,7 @@ class LayeredTree:
     def sha256(self) -> str:
         return tree_sha256(self.entries())
 
-    def _keep(self, entry: Entry, base: Tree | None) -> None:
-        assert base is not None  # noqa: S101
+    def _keep(self, entry: Entry, base: Tree) -> None:
         if entry.kind == "link":
             self._nodes[entry.name] = replace(
                 self._nodes[entry.target], entry=replace(self._nodes[entry.target].entry, name=entry.name)
@@ -129,7 +129,7 @@ class LayeredTree:
         """Deletion is recursive. An empty line, as the original writes where nothing goes, names nothing."""
         file = tar.extractfile(member)
         lines = file.read(_REMOVED_LIMIT_BYTES).split(b"\n") if file else []
-        gone = {_name(line.decode("utf-8", "surrogateescape"), tar) for line in lines} - {b""}
+        gone = {_name(as_text(line), tar) for line in lines} - {b""}
         self._nodes = {
             name: node for name, node in self._nodes.items() if not any(start in gone for start in _and_parents(name))
         }
@@ -172,7 +172,7 @@ def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
     kind = _KINDS.get(member.type)
     if kind is None:
         raise _refused(member, tar, "is of an unknown kind")
-    records = {key: _bytes(value) for key, value in member.pax_headers.items() if key.startswith(_RECORDS)}
+    records = {key: as_bytes(value) for key, value in member.pax_headers.items() if key.startswith(_RECORDS)}
     return Entry(
         name,
         kind,
@@ -180,7 +180,7 @@ def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
         uid=member.uid,
         gid=member.gid,
         mtime=int(member.mtime),
-        target=_bytes(member.linkname) if kind == "symlink" else b"",
+        target=as_bytes(member.linkname) if kind == "symlink" else b"",
         device=(member.devmajor, member.devminor) if kind in {"char", "block"} else (0, 0),
         records=tuple(sorted(records.items())),
         size_bytes=member.size if kind == "file" else 0,
@@ -197,17 +197,13 @@ def _sha256(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _name(text: str, tar: tarfile.TarFile) -> bytes:
-    name = _bytes(text).strip(b"/") if text.startswith("./") else _bytes(text).rstrip(b"/")
+    name = as_bytes(text).strip(b"/") if text.startswith("./") else as_bytes(text).rstrip(b"/")
     name = name.removeprefix(b"./")
     if name in {b"", b"."}:
         return b""
     if name.startswith(b"/") or {b"", b".", b".."} & set(name.split(b"/")) or b"\0" in name:
         raise RepositoryError(f"{text[:200]!r} leaves the place it is unpacked to", where=str(tar.name))
     return name
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _refused(member: tarfile.TarInfo, tar: tarfile.TarFile, problem: str) -> RepositoryError:

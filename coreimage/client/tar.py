@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from typing import IO
 
-from coreimage.client.tree import Entry, Tree
+from coreimage.client.tree import Entry, Tree, as_text
 
 _TYPES: dict[str, bytes] = {
     "file": tarfile.REGTYPE,
@@ -38,17 +38,12 @@ def write_tar(tree: Tree, file: IO[bytes]) -> None:
 
 def tar_member(entry: Entry, *, name: bytes = b"", link_to: bytes | None = None) -> tarfile.TarInfo:
     """The header of an entry, or of a hard link in its place. `name` is another name for it."""
-    member = tarfile.TarInfo(text(name or entry.name))
+    member = tarfile.TarInfo(as_text(name or entry.name))
     member.type = _TYPES[entry.kind] if link_to is None else tarfile.LNKTYPE
-    member.linkname = text(entry.target if link_to is None else link_to)
+    member.linkname = as_text(entry.target if link_to is None else link_to)
     member.mode, member.uid, member.gid, member.mtime = entry.mode, entry.uid, entry.gid, entry.mtime
     member.devmajor, member.devminor = entry.device
     if link_to is None:
         member.size = entry.size_bytes
-        member.pax_headers = {key: text(value) for key, value in entry.records}
+        member.pax_headers = {key: as_text(value) for key, value in entry.records}
     return member
-
-
-def text(name: bytes) -> str:
-    """As tarfile takes names; any bytes come through it whole."""
-    return name.decode("utf-8", "surrogateescape")

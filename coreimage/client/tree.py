@@ -48,6 +48,15 @@ class Tree(Protocol):
         ...
 
 
+def as_text(name: bytes) -> str:
+    """As tarfile and JSON take names and values; any bytes come through it whole."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
 def tree_sha256(entries: Iterable[Entry]) -> str:
     """The digest of a whole tree: equal for equal trees only. Entries come in the byte order of their names."""
     digest = hashlib.sha256(b"coreimage tree 1\n")

@@ -18,8 +18,7 @@ from typing import IO, Any
 
 from coreimage.client.compact import MAGIC, SECTIONS
 from coreimage.client.layers import LayeredTree
-from coreimage.client.tar import text
-from coreimage.client.tree import Entry, tree_sha256
+from coreimage.client.tree import Entry, as_text, tree_sha256
 from coreimage.process import Run
 from coreimage.system_image.base_tools import Tools
 from coreimage.system_image.byte_diff import DIFF_LIMIT_BYTES, Steps, diff, packed_bytes, varint
@@ -159,13 +158,13 @@ class _Maker:
         values: dict[str, Any] = {} if place is None else {"b": place}
         numbers = [entry.mode, entry.uid, entry.gid, entry.mtime]
         said: tuple[tuple[str, Any, Any], ...] = (
-            ("n", text(entry.name), text(before.name)),
+            ("n", as_text(entry.name), as_text(before.name)),
             ("k", entry.kind, before.kind),
             ("m", numbers, [before.mode, before.uid, before.gid, before.mtime]),
-            ("t", text(entry.target), text(before.target)),
+            ("t", as_text(entry.target), as_text(before.target)),
             ("d", list(entry.device), list(before.device)),
             ("s", entry.size_bytes, before.size_bytes),
-            ("x", {k: text(v) for k, v in entry.records}, {k: text(v) for k, v in before.records}),
+            ("x", {k: as_text(v) for k, v in entry.records}, {k: as_text(v) for k, v in before.records}),
         )
         values |= {key: value for key, value, old in said if value != old}
         return values if pieces is None else {**values, "c": pieces}
@@ -237,7 +236,7 @@ class _Maker:
             same = made_before.get(part.sha256(new)) if part.size_bytes else None
             before = members.get(_like(part.name))
             if same is not None:
-                content.pieces.append(["k", ["r", text(same)]])
+                content.pieces.append(["k", ["r", as_text(same)]])
             elif before is not None and old is not None and place is not None:
                 was = old[before.start : before.start + before.size_bytes]
                 if was == bytes_:
