@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from prefect import flow
@@ -17,7 +17,7 @@ from coreimage.signing import Signer
 from coreimage.storage import Store
 from coreimage.system_image import layout
 from flows.report import artifact_key
-from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
+from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
 from tasks.system_image import newest_version
 
 log = structlog.get_logger("coreimage.promotion")
@@ -38,7 +38,7 @@ def promote_channel(channel: str) -> None:
     config = open_project(named("", PROJECT, DEFAULT_PROJECT), store=store).channel(channel)
     if config.promotion is None:
         raise UsageError("has no `promotion`", where=channel, resolution="add one to the project file, and deploy it")
-    system_image.create_channel(channel, store=store, signer=signer, now=_now)
+    system_image.create_channel(channel, store=store, signer=signer, now=now)
     rows = [{"device": device, "": _take_over(channel, device, config.promotion, site)} for device in config.devices]
     write_pages(store=store, channels=[channel])
     create_table_artifact(rows, key=artifact_key("promoted", channel), description=f"From {config.promotion.source}")
@@ -60,15 +60,11 @@ def _take_over(channel: str, device: str, promotion: PromotionConfig, site: Site
 
 def _promoted(channel: str, device: str, version: int, promotion: PromotionConfig, store: Store, signer: Signer) -> str:
     change = system_image.promote(
-        promotion.source, channel, device, version=version, phase=promotion.phase, store=store, signer=signer, now=_now
+        promotion.source, channel, device, version=version, phase=promotion.phase, store=store, signer=signer, now=now
     )
     return f"version {change.version}, from {version}" if change.changed else f"version {change.version}, as before"
 
 
 def _age(channel: str, device: str, version: int, store: Store) -> timedelta:
     found = store.head(layout.key(layout.version_tarball(channel, device, version)))
-    return _now() - found.modified if found else timedelta()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+    return now() - found.modified if found else timedelta()

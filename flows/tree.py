@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from coreimage.project_bundle import open_project
 from coreimage.signing import Role
 from coreimage.system_image import Change, Rotation, layout
 from flows.report import artifact_key
-from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
+from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
 
 log = structlog.get_logger("coreimage.tree")
 
@@ -83,7 +82,7 @@ def change_tree(
     if missing:
         raise UsageError(f"{operation} needs {' and '.join(missing)}", where=channel, resolution="fill in the form")
     site = Site.here(channel=channel)
-    effects: dict[str, Any] = {"store": site.store(), "signer": site.signer(), "now": _now}
+    effects: dict[str, Any] = {"store": site.store(), "signer": site.signer(), "now": now}
     system_image.publish_keyrings(**effects)
     operations: dict[Operation, Callable[[], Change]] = {
         "create-channel": lambda: system_image.create_channel(channel, **effects),
@@ -117,7 +116,7 @@ def import_channel(channel: str, devices: tuple[str, ...] = ()) -> tuple[intake.
     logs.configure()
     site = Site.here(channel=channel)
     project = open_project(named("", PROJECT, DEFAULT_PROJECT), store=site.store())
-    effects: dict[str, Any] = {"store": site.store(), "signer": site.signer(), "now": _now}
+    effects: dict[str, Any] = {"store": site.store(), "signer": site.signer(), "now": now}
     system_image.publish_keyrings(**effects)
     wanted = devices or project.channel(channel).devices
     done = tuple(intake.import_channel(project, channel, device, fetch=site.fetch(), **effects) for device in wanted)
@@ -141,13 +140,13 @@ def change_keys(operation: Literal["rotate", "revoke"], key: str) -> Rotation:
     site = Site.here()
     keys = Path(site.keys_folder)
     if operation == "revoke":
-        return system_image.revoke_key(key, keys, store=site.store(), now=_now)
+        return system_image.revoke_key(key, keys, store=site.store(), now=now)
     try:
         role = Role(key)
     except ValueError:
         roles = ", ".join(role.value for role in Role)
         raise UsageError(f"{key!r} is no role of a key", resolution=f"the roles: {roles}") from None
-    return system_image.rotate_key(role, keys, store=site.store(), now=_now)
+    return system_image.rotate_key(role, keys, store=site.store(), now=now)
 
 
 @flow(name="verify-tree")
@@ -170,7 +169,3 @@ def verify_tree(repair: bool = False) -> int:
         said = "; ".join(f"{finding.where}: {finding.problem}" for finding in found.errors)
         raise AttentionError(said, where=store.url, resolution="`coreimage verify` says what to do about each")
     return found.checked
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

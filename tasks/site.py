@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,10 @@ DEFAULT_PROJECT = "deployments/debian-core.yaml"
 def named(value: str, variable: str, default: str) -> str:
     """The value, else the variable's, else the default."""
     return value or os.environ.get(variable, "") or default
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -13,16 +12,16 @@ from coreimage.system_image import Component
 from coreimage.system_image.documents import newest_version as newest
 from coreimage.system_image.tree import read_channels, read_images
 from tasks.caching import artifact_task, live_task
-from tasks.site import Site
+from tasks.site import Site, now
 
 
 @live_task()
 def publish_keyrings(*, site: Site) -> None:
     """Devices trust the channel through these; writing them again changes nothing. The channels' end is moved too."""
     store, signer = site.store(), site.signer()
-    system_image.end_overlaps(Path(site.keys_folder), store=store, now=_now)
-    system_image.publish_keyrings(store=store, signer=signer, now=_now)
-    system_image.renew_channels(store=store, signer=signer, now=_now)
+    system_image.end_overlaps(Path(site.keys_folder), store=store, now=now)
+    system_image.publish_keyrings(store=store, signer=signer, now=now)
+    system_image.renew_channels(store=store, signer=signer, now=now)
 
 
 @live_task()
@@ -45,7 +44,7 @@ def gather_components(
         store=site.store(),
         signer=site.signer(),
         fetch=site.fetch(),
-        now=_now,
+        now=now,
         run=site.run(tools),
     )
     return system_image.gather(configs, gathering)
@@ -71,7 +70,7 @@ def import_build(
         store=site.store(),
         signer=site.signer(),
         run=site.run(tools),
-        now=_now,
+        now=now,
         description=description,
         compression=compression,
         server=server,
@@ -81,14 +80,10 @@ def import_build(
 
 @artifact_task()
 def release_candidate(candidate: Candidate, *, site: Site) -> Release:
-    return system_image.release_candidate(candidate, store=site.store(), signer=site.signer(), now=_now)
+    return system_image.release_candidate(candidate, store=site.store(), signer=site.signer(), now=now)
 
 
 def newest_version(channel: str, device: str, site: Site) -> int:
     """The version that the channel names now; 0 for none."""
     store, signer = site.store(), site.signer()
     return newest(read_images(store, read_channels(store, signer).document, channel, device))
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
