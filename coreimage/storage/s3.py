@@ -1,6 +1,6 @@
 """A store in an S3 bucket, or below a prefix of one.
 
-Endpoint, region and credentials come from boto3's usual environment (AWSENDPOINT_URL_S3, AWS_REGION,
+Endpoint, region and credentials come from boto3's usual environment (AWS_ENDPOINT_URL_S3, AWS_REGION,
 AWS_ACCESS_KEY_ID, ~/.aws, …). All bytes are sent with their sha256, which the server checks.
 """
 
