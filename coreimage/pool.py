@@ -19,6 +19,8 @@ RESULTS = "results/"
 """Where workers that share a store keep the results of tasks."""
 _FORGOTTEN = ".previous.json"
 """The lock before the current one: only for comparing, while it lasts."""
+_OUTCOME = ".released.json"
+"""The lock that a channel was released with: it is compared with, and nothing is built of it any more."""
 _FRESH = timedelta(hours=6)
 _READ_LIMIT_BYTES = 16 << 20
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -53,7 +55,7 @@ def needed_blobs(store: Store, records: Path) -> set[str]:
     what it names itself, and no more.
     """
     named = set(_named_in_store(store))
-    for key in [info.key for info in store.list("locks/") if not info.key.endswith(_FORGOTTEN)]:
+    for key in [info.key for info in store.list("locks/") if not info.key.endswith((_FORGOTTEN, _OUTCOME))]:
         for lock in digests(_content(store, key)):
             named |= digests(_content(store, blob_key(lock)))
     for key in [info.key for info in store.list(RESULTS)]:

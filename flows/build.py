@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Collection, Sequence
 from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import structlog
 from prefect import flow
@@ -48,6 +48,15 @@ from tasks import rootfs as chroots
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
 
 log = structlog.get_logger("coreimage.build")
+
+
+class ChosenLock(NamedTuple):
+    """What one part is made of in this run; `pointer` names the part. The tools are of no architecture: of all."""
+
+    pointer: str
+    architecture: Architecture | None
+    lock: ArtifactRef
+
 
 Parts: TypeAlias = tuple[RootfsBuild, tuple[DeviceBuild, ...]]
 """What is built for one architecture."""
@@ -93,6 +102,7 @@ class Build:
         require_format(self.store)
         self.steps = taking(self.expected_steps(), refresh=refresh)
         self.changes: dict[str, tuple[str, ...]] = {}
+        self.locks: list[ChosenLock] = []
         self.probed: dict[tuple[ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
 
     def expected_steps(self) -> int:
@@ -115,6 +125,7 @@ class Build:
         self.write_pages(published, [device for devices in finished.values() for device in devices])
         result = self.result(published, lanes, tuple(finished.values()))
         show_result(result, self.changes, web=self.project.config.web, store=self.store)
+        self.note_released({lane.architecture for lane in finished})
         self.steps.finish(news(result))
         log.info(why(result), channel=self.channel, versions=",".join(str(d.release.version) for d in result.devices))
         story.info(f"{news(result)} ({duration(time.monotonic() - start_s)})")
@@ -225,14 +236,27 @@ class Build:
         return self.lock(spec, pointer, f"{part} for {architecture}")
 
     def lock(self, spec: Spec, pointer: str, part: str) -> ArtifactRef:
-        """Which packages, exactly: planned from how the archives stand now, and recorded for the next plan."""
+        """Which packages, exactly: planned from how the archives stand now, and recorded for the next plan.
+
+        What is told are the changes since the channel's last release: what was planned in between, and failed, reached
+        nobody.
+        """
         previous = rootfs.named_lock(pointer, self.store)
         lock = self.locked(spec, previous) if self.locks_stand else self.planned(spec, previous, part)
         chosen = rootfs.read_lock(self.store, lock)
-        story.info(packages(chosen, changed_packages(previous, chosen), first=previous is None))
-        self.changes[part] = lock_changes(previous, chosen)
+        released = rootfs.released_lock(pointer, self.channel, self.store)
+        story.info(packages(chosen, changed_packages(released, chosen), first=released is None))
+        self.changes[part] = lock_changes(released, chosen)
+        architecture = None if isinstance(spec, rootfs.ToolsSpec) else spec.architecture
+        self.locks.append(ChosenLock(pointer, architecture, lock))
         self.name_lock(pointer, lock)
         return lock
+
+    def note_released(self, released: Collection[Architecture]) -> None:
+        """After the report: a run that ends before it has told the changes leaves that to the next."""
+        for pointer, architecture, lock in self.locks:
+            if architecture is None or architecture in released:
+                rootfs.note_released(pointer, self.channel, lock, self.store)
 
     def name_lock(self, pointer: str, lock: ArtifactRef) -> None:
         rootfs.move_lock_pointer(pointer, lock, self.store)

@@ -114,6 +114,7 @@ class StagedBuild(Build):
         finished = [_reached(partial(self.finish, name, published)) for name in self.architectures]
         if all(finished):
             self.write_pages(published, [device for devices in finished if devices for device in devices])
+            self.note_released(self.architectures)
 
 
 class StagedSteps(Steps):

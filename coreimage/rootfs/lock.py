@@ -127,6 +127,28 @@ def move_lock_pointer(pointer: str, lock: ArtifactRef, store: Store) -> None:
         return
 
 
+def released_lock(pointer: str, channel: str, store: Store) -> PackageLock | None:
+    """What a channel was last released with of the part that `pointer` is of; None when that is not known.
+
+    The newest lock that was planned may never have come to anything.
+    """
+    return named_lock(_released(pointer, channel), store)
+
+
+def note_released(pointer: str, channel: str, lock: ArtifactRef, store: Store) -> None:
+    """Names `lock` as what the channel was released with."""
+    key, content = _released(pointer, channel), f"{lock.model_dump_json()}\n".encode()
+    if store.head(key) is not None:
+        with store.open(key) as file:
+            if file.read() == content:
+                return
+    store.put_bytes(key, content, media_type=JSON)
+
+
+def _released(pointer: str, channel: str) -> str:
+    return f"{pointer.removesuffix('.json')}/{channel}.released.json"
+
+
 def _previous(pointer: str) -> str:
     return f"{pointer.removesuffix('.json')}.previous.json"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 
 from coreimage import boot_test, disk_image, pages, rootfs, system_image
@@ -40,7 +41,7 @@ from tasks import disk_image as images
 from tasks import system_image as channels
 from tasks.site import Site
 
-CHANNEL = "tiny/1/edge"
+CHANNEL, BETA = "tiny/1/edge", "tiny/1/beta"
 PROJECT = """
 project: tiny
 series:
@@ -52,6 +53,7 @@ devices:
   board: {architecture: amd64, gadget: gadget, packages: [kernel]}
 channels:
   tiny/1/edge: {series: "1", devices: [board]}
+  tiny/1/beta: {series: "1", devices: [board]}
 """
 DIGEST = "0" * 64
 
@@ -59,10 +61,11 @@ DIGEST = "0" * 64
 class Spec(Value):
     name: str
     archives: tuple[str, ...] = ("http://archive.test trixie",)
+    architecture: str = "amd64"
 
 
 class Tools(Spec):
-    architecture: str = "amd64"
+    """Of the tools."""
 
 
 class Rooms:
@@ -148,7 +151,8 @@ class Rooms:
         )
 
     def pages(self, *, channels: Any, trees: Any, **effects: Any) -> int:
-        assert (set(channels), [tree.project for tree in trees]) == ({CHANNEL}, ["tiny"])
+        assert set(channels) < {CHANNEL, BETA}
+        assert [tree.project for tree in trees] == ["tiny"]
         self.calls.append("pages")
         return 1
 
@@ -328,6 +332,46 @@ def test_a_failed_boot_leaves_the_channel(build: Callable[..., BuildResult], roo
     rooms.boots = True
     build()
     assert rooms.calls == ["probe", "boot bios", "boot uefi", "release", "pages"]
+
+
+def told_changes() -> str:
+    """The part of the newest run's report that is about packages."""
+    text = cast("Any", Artifact.get("build-tiny-1-edge")).data
+    return str(text.partition("## Packages")[2].partition("## Steps")[0].strip())
+
+
+def test_what_changed_is_told_since_the_last_release_whatever_failed_in_between(
+    build: Callable[..., BuildResult], rooms: Rooms
+) -> None:
+    build()
+    assert "first lock: 1 packages" in told_changes()
+    build()
+    assert told_changes() == "No change: tools, core for amd64, board for amd64."
+    rooms.suite, rooms.boots = "2" * 64, False
+    with pytest.raises(BootError):
+        build()
+    rooms.boots = True
+    build()
+    assert "core upgraded: 1 → 2" in told_changes()
+    assert "kernel upgraded: 1 → 2" in told_changes()
+    build()
+    assert told_changes() == "No change: tools, core for amd64, board for amd64."
+
+
+def test_a_channel_is_told_its_own_changes_though_another_one_had_them_before(
+    build: Callable[..., BuildResult], rooms: Rooms, tmp_path: Path
+) -> None:
+    build()
+    rooms.suite = "2" * 64
+    other = build_channel(
+        BETA,
+        project_file=str(tmp_path / "tiny.yaml"),
+        store_url=str(tmp_path / "store"),
+        keys_folder=str(tmp_path / "keys"),
+    )
+    assert other.channel == BETA
+    build()
+    assert "core upgraded: 1 → 2" in told_changes()
 
 
 def test_unknown_channels_and_devices_are_refused_before_anything_runs(

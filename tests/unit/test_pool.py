@@ -7,7 +7,7 @@ import pytest
 
 from coreimage.model import JSON, LockedPackage, PackageLock
 from coreimage.pool import collect, digests, needed_blobs
-from coreimage.rootfs import lock_pointer, move_lock_pointer, store_lock
+from coreimage.rootfs import lock_pointer, move_lock_pointer, note_released, store_lock
 from coreimage.storage import Store, open_store, put_blob_bytes
 
 LATER = datetime.now(UTC) + timedelta(days=1)
@@ -53,6 +53,8 @@ def test_only_what_nothing_needs_goes(store: Store, tmp_path: Path) -> None:
     old, new = locked(store, "old deb", "kept deb"), locked(store, "kept deb", "new deb")
     move_lock_pointer(pointer, store_lock(store, old), store)
     move_lock_pointer(pointer, store_lock(store, new), store)
+    released = locked(store, "released deb")
+    note_released(pointer, "p/13/edge", store_lock(store, released), store)
     published = locked(store, "published deb")
     store.put_bytes("cdimage/p/13/daily/20260101/a.lock.json", published.model_dump_json().encode(), media_type=JSON)
     store.put_bytes("inputs/plan/x.json", f'"{blob(store, "told of")}"'.encode(), media_type=JSON)
@@ -63,8 +65,9 @@ def test_only_what_nothing_needs_goes(store: Store, tmp_path: Path) -> None:
     assert left(store) == before
     assert collect(store, records, budget_bytes=0, dry_run=False, now=LATER) == (removed, left_bytes)
     gone = before - left(store)
-    assert {b"old deb", b"told of", b"unused"} < gone
-    assert gone - {b"old deb", b"told of", b"unused"} == {f"{old.model_dump_json(indent=1)}\n".encode()}
+    debs = {b"old deb", b"released deb", b"told of", b"unused"}
+    assert debs < gone
+    assert gone - debs == {f"{old.model_dump_json(indent=1)}\n".encode()}
     assert sum(map(len, left(store))) == left_bytes
 
 
