@@ -6,6 +6,7 @@ import json
 import time
 import urllib.request
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any
 
 from tests.harness.workshop import wait_until
@@ -42,10 +43,11 @@ class Api:
             content = answer.read()
         return json.loads(content) if content else None
 
-    def start(self, deployment: str, **parameters: Any) -> str:
-        """The id of a new run of `flow/name`."""
+    def start(self, deployment: str, *, environment: Mapping[str, str] | None = None, **parameters: Any) -> str:
+        """The id of a new run of `flow/name`; `environment` is added to that of its process."""
         found = self.api(f"/deployments/name/{deployment}")
-        run = self.api(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        document = {"parameters": parameters, "job_variables": {"env": dict(environment or {})}}
+        run = self.api(f"/deployments/{found['id']}/create_flow_run", document)
         return str(run["id"])
 
     def retry(self, run: str) -> None:

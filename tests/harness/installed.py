@@ -12,6 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from coreimage.storage import Store, open_store
 from tests.harness.api import RUN_WITHIN_S, Api
 from tests.harness.product import Product
 from tests.harness.workshop import family, wait_until
@@ -68,6 +71,31 @@ class Installed(Api):
             "COREIMAGE_STORE": "s3://coreimage",
         }
 
+    def store(self) -> Store:
+        """Its store, for whoever has its environment."""
+        return open_store("s3://coreimage")
+
+    @contextmanager
+    def as_client(self) -> Iterator[None]:
+        """This process sees the server and the store for the block."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment().items():
+                patch.setenv(name, value)
+            yield
+
+    def objects(self, prefix: str = "") -> list[str]:
+        """Keys of the store."""
+        with self.as_client():
+            return [info.key for info in self.store().list(prefix)]
+
+    def build_ids(self) -> set[str]:
+        return {key.split("/")[4] for key in self.objects("cdimage/") if key.endswith("/SHA256SUMS")}
+
+    def versions(self, channel: str) -> set[str]:
+        """Of the images that the channel has, `device/version`."""
+        prefix = f"images/{channel}/"
+        return {"/".join(key.removeprefix(prefix).split("/")[:2]) for key in self.objects(prefix)}
+
     def said(self) -> str:
         logs = sorted((self.folder / "var/up/log").glob("*.log"))
         return "\n".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in logs)
@@ -104,6 +132,13 @@ class Installed(Api):
     def supervisor(self) -> int:
         return int((self.folder / "var/up/lock").read_text())
 
+    def lose_worker(self) -> None:
+        """The worker and all that it runs are gone from one moment to the next; the supervisor starts another."""
+        worker = next(pid for pid in family(self.supervisor()) if b"worker\0start" in _command(pid))
+        for pid in family(worker):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def _end_hook(self) -> None:
         wait_until(lambda: bool(self.hooks()), RUN_WITHIN_S, "the hook")
         for pid in self.hooks():
@@ -111,6 +146,10 @@ class Installed(Api):
 
 
 def _is_hook(pid: int) -> bool:
+    return _command(pid) == f"sleep\0{_HOOK_S}\0".encode()
+
+
+def _command(pid: int) -> bytes:
     with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes() == f"sleep\0{_HOOK_S}\0".encode()
-    return False
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""

@@ -1,7 +1,7 @@
 """A whole product that is tiny: its chain, from archive to released image, is real and takes seconds.
 
 The archive of `tiny` and beside it a "kernel" and what makes an "initrd", which nothing can boot: its channels have no
-gate.
+gate. A bootable one has Debian's kernel and an initrd that shows a login prompt.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from pathlib import Path
 import yaml
 
 from coreimage.signing import Role, create_keys
+from tests.boot.synthetic import initrd, kernel_and_busybox
 from tests.harness.archive import LocalArchive, TestKey
 from tests.harness.tiny import ROOT_DIR, tiny_archive
 
 RELEASE = "6.1.0-tiny"
-_UPDATE_INITRAMFS = f"#!/bin/sh\nset -eu\necho initrd of the modules > /boot/initrd.img-{RELEASE}\n"
+_INITRD = "usr/lib/tiny/initrd"
+_UPDATE_INITRAMFS = f"#!/bin/sh\nset -eu\ncp /{_INITRD} /boot/initrd.img-{RELEASE}\n"
+KERNEL = "tiny-kernel"
+_NO_KERNEL: dict[str, Path | str] = {
+    f"boot/vmlinuz-{RELEASE}": "a kernel\n",
+    f"usr/lib/modules/{RELEASE}/kernel/tiny.ko": "a module\n",
+    _INITRD: "initrd of the modules\n",
+}
 _TOOLS = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev", "zstd")
 
 
@@ -30,8 +38,10 @@ class Product:
         channels: tuple[str, ...] = ("tiny/1/edge",),
         devices: dict[str, str] | None = None,
         settings: dict[str, object] | None = None,
+        bootable: bool = False,
     ) -> None:
         self.folder, self.project_file = folder, folder / "project.yaml"
+        self.kernel_files = _bootable(folder) if bootable else _NO_KERNEL
         self.archive = self._archive(folder)
         self._versions = 1
         shutil.copytree(ROOT_DIR / "deployments/gadgets/generic_amd64", folder / "gadget")
@@ -46,7 +56,7 @@ class Product:
                 }
             },
             "devices": {
-                name: {"architecture": architecture, "gadget": "gadget", "packages": ["tiny-kernel"]}
+                name: {"architecture": architecture, "gadget": "gadget", "packages": [KERNEL]}
                 for name, architecture in (devices or {"board_amd64": "amd64"}).items()
             },
             "channels": {
@@ -59,22 +69,31 @@ class Product:
     def write(self) -> None:
         self.project_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
 
-    def move_on(self) -> None:
-        """A new version of a package."""
+    def move_on(self, package: str = "editor") -> Path:
+        """A new version of a package: its .deb."""
         self._versions += 1
-        self.archive.add("tiny", "editor", f"{self._versions}.0")
+        files = self.kernel_files if package == KERNEL else {}
+        self.archive.add("tiny", package, f"{self._versions}.0", files=files)
         self.archive.publish()
+        return next(self.archive.folder.glob(f"pool/**/{package}_{self._versions}.0_*.deb"))
 
-    @staticmethod
-    def _archive(folder: Path) -> LocalArchive:
+    def _archive(self, folder: Path) -> LocalArchive:
         key = TestKey.make(folder / "archive-key", "tiny")
         archive = tiny_archive(folder / "archive", key)
-        module = f"usr/lib/modules/{RELEASE}/kernel/tiny.ko"
-        archive.add("tiny", "tiny-kernel", files={f"boot/vmlinuz-{RELEASE}": "a kernel\n", module: "a module\n"})
+        archive.add("tiny", KERNEL, files=self.kernel_files)
         for name in _TOOLS:
             files = {"usr/sbin/update-initramfs": _UPDATE_INITRAMFS} if name == "initramfs-tools" else {}
             archive.add("tiny", name, files=dict(files))
         return archive.publish()
+
+
+def _bootable(folder: Path) -> dict[str, Path | str]:
+    work = folder / "kernel"
+    work.mkdir(parents=True)
+    kernel, busybox = kernel_and_busybox(work)
+    (work / "vmlinuz").write_bytes(kernel)
+    (work / "initrd").write_bytes(initrd(busybox))
+    return {**_NO_KERNEL, f"boot/vmlinuz-{RELEASE}": work / "vmlinuz", _INITRD: work / "initrd"}
 
 
 def small_keys(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +15,8 @@ from tests.harness.product import Product, small_keys
 from tests.harness.tools import SharedTools
 
 CHANNELS = ("tiny/1/edge", "tiny/1/beta")
+GATED = "tiny/1/gated"
+"""A channel that is released only once it boots."""
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory, tools: SharedTools) -> I
     small_keys(folder / "var/keys")
     devices = {"board_amd64": "amd64", "box_amd64": "amd64"}
     settings = {**yaml.safe_load(tools.yaml), "web": "https://images.example.com"}
-    made = Installed(folder, Product(folder, channels=CHANNELS, devices=devices, settings=settings))
+    product = Product(folder, channels=CHANNELS, devices=devices, settings=settings, bootable=True)
+    channels: Any = product.config["channels"]
+    channels[GATED] = {"series": "1", "devices": ["board_amd64"], "boot_test": ["bios"]}
+    product.write()
+    made = Installed(folder, product)
     with made.up():
         yield made
