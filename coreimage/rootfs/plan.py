@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,7 +13,14 @@ from urllib.parse import unquote
 from debian.deb822 import Release as ReleaseFile
 
 from coreimage.config import did_you_mean
-from coreimage.errors import BuildError, ProcessError, UsageError, VerificationError
+from coreimage.errors import (
+    BuildError,
+    InfrastructureError,
+    NotFoundError,
+    ProcessError,
+    UsageError,
+    VerificationError,
+)
 from coreimage.http import Fetch
 from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run
@@ -43,7 +51,7 @@ def plan_packages(
     """A PackageLock, as JSON in the store: with the epoch of `previous` when the packages are the same.
 
     Raises BuildError for a package that no archive has (naming the nearest) and, in apt's own words, for what cannot
-    be installed together.
+    be installed together; InfrastructureError for a mirror whose indexes are not those of its Release.
     """
     _check_names(spec.packages)
     with workspace("plan", run=run) as folder:
@@ -177,10 +185,23 @@ def _index(
     if store.head(ref.uri) is None:
         place = f"{name.rpartition('/')[0]}/by-hash/SHA256/{sha256}" if by_hash else name
         url = f"{release.uri}/dists/{release.suite}/{place}"
-        with workspace("index") as folder:
+        with workspace("index") as folder, _mirror_in_flux(url):
             path = fetch(url, folder / "index", sha256=sha256, size_bytes=size_bytes, limit_bytes=_INDEX_LIMIT_BYTES)
             put_blob_file(store, path, ref.media_type)
     return ref
+
+
+@contextmanager
+def _mirror_in_flux(url: str) -> Iterator[None]:
+    """An index that is not the one of its Release is most often on its way to the mirror: so says apt, too."""
+    try:
+        yield
+    except (NotFoundError, VerificationError) as error:
+        raise InfrastructureError(
+            f"the mirror does not have the index that its Release names: {error.problem}",
+            where=url,
+            resolution="it may just be updated: run again in a while, which looks at it anew, or use another mirror",
+        ) from error
 
 
 def _by_hash(release: bytes) -> bool:
