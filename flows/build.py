@@ -40,6 +40,7 @@ from flows.lanes import Lane, side_by_side
 from flows.progress import name_run, run_name
 from flows.report import changed_packages, lock_changes, news, show_failed_boot, show_result, why
 from flows.result import ArchitectureResult, BuildResult, DeviceResult
+from flows.schedule import drop_missed
 from flows.steps import Planned, Steps, Taking, step
 from flows.story import duration, packages
 from tasks import boot_test, pages, publication, system_image
@@ -62,7 +63,13 @@ Parts: TypeAlias = tuple[RootfsBuild, tuple[DeviceBuild, ...]]
 """What is built for one architecture."""
 
 
-@flow(name="build-channel", flow_run_name="{channel}", persist_result=True, result_serializer="json")
+@flow(
+    name="build-channel",
+    flow_run_name="{channel}",
+    persist_result=True,
+    result_serializer="json",
+    on_running=[drop_missed],
+)
 def build_channel(
     channel: str,
     project_file: str = "",

@@ -17,13 +17,14 @@ from coreimage.signing import Signer
 from coreimage.storage import Store
 from coreimage.system_image import layout
 from flows.report import artifact_key
+from flows.schedule import drop_missed
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
 from tasks.system_image import newest_version
 
 log = structlog.get_logger("coreimage.promotion")
 
 
-@flow(name="promote-channel", flow_run_name="{channel}")
+@flow(name="promote-channel", flow_run_name="{channel}", on_running=[drop_missed])
 def promote_channel(channel: str) -> None:
     """Takes over what the channel's `promotion` names, for each device, once it has stood there long enough.
 

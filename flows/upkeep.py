@@ -26,6 +26,7 @@ from coreimage.storage import Store
 from coreimage.workspace import sweep
 from flows.report import artifact_key
 from flows.reporting import ended_before, forget_runs
+from flows.schedule import drop_missed
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
 from tasks.system_image import newest_version, publish_keyrings
 
@@ -33,7 +34,7 @@ log = structlog.get_logger("coreimage.upkeep")
 _GB = 10**9
 
 
-@flow(name="expire-channel", flow_run_name="{channel}")
+@flow(name="expire-channel", flow_run_name="{channel}", on_running=[drop_missed])
 def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
     """Removes the builds and versions that the channel's `retention` gives up, and names the builds.
 
@@ -71,7 +72,7 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
     return removed
 
 
-@flow(name="renew-signatures", flow_run_name="{project}")
+@flow(name="renew-signatures", flow_run_name="{project}", on_running=[drop_missed])
 def renew_signatures(project: str) -> None:
     """Publishes the keyrings again that are near their end, and signs anew what former keys signed.
 
@@ -87,7 +88,7 @@ def renew_signatures(project: str) -> None:
     log.info("keyrings and signatures are right", project=project, signed_anew=anew)
 
 
-@flow(name="collect-garbage", flow_run_name="{project}")
+@flow(name="collect-garbage", flow_run_name="{project}", on_running=[drop_missed])
 def collect_garbage(project: str, max_size: str = "20G", dry_run: bool = False) -> int:
     """Removes and names the oldest packages and artifacts that nothing needs, until the pool is within `max_size`.
 
@@ -115,7 +116,7 @@ def collect_garbage(project: str, max_size: str = "20G", dry_run: bool = False) 
     return len(removed)
 
 
-@flow(name="forget-runs", flow_run_name="{project}")
+@flow(name="forget-runs", flow_run_name="{project}", on_running=[drop_missed])
 def forget_old_runs(project: str, days: int = 90) -> int:
     """Removes from Prefect's server what it holds of the project's runs that ended so long ago, and counts them.
 
@@ -136,7 +137,7 @@ def forget_old_runs(project: str, days: int = 90) -> int:
     return removed
 
 
-@flow(name="check-installation", flow_run_name="{project}")
+@flow(name="check-installation", flow_run_name="{project}", on_running=[drop_missed])
 def check_installation(project: str) -> None:
     """Looks for what will hurt soon: keyrings near their end, and a disk that fills up.
 

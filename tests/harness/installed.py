@@ -36,11 +36,14 @@ class Installed(Api):
     @contextmanager
     def up(self) -> Iterator[dict[str, str]]:
         """Running for as long as the block."""
-        self.urls = json.loads(self.coreimage("--json", "--project", str(self.product.project_file), "up"))
+        self.start_all()
         try:
             yield self.urls
         finally:
             self.coreimage("down")
+
+    def start_all(self) -> None:
+        self.urls = json.loads(self.coreimage("--json", "--project", str(self.product.project_file), "up"))
 
     def coreimage(self, *words: str) -> str:
         """What the command prints. Raises AssertionError with all it said when it fails."""
@@ -134,10 +137,12 @@ class Installed(Api):
 
     def lose_worker(self) -> None:
         """The worker and all that it runs are gone from one moment to the next; the supervisor starts another."""
-        worker = next(pid for pid in family(self.supervisor()) if b"worker\0start" in _command(pid))
-        for pid in family(worker):
+        for pid in family(self.worker()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def worker(self) -> int:
+        return next(pid for pid in family(self.supervisor()) if b"worker\0start" in _command(pid))
 
     def _end_hook(self) -> None:
         wait_until(lambda: bool(self.hooks()), RUN_WITHIN_S, "the hook")

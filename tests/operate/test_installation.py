@@ -78,6 +78,6 @@ def test_down_ends_everything_and_the_data_survives(installed: Installed) -> Non
     assert len(members) >= 5
     installed.coreimage("down")
     wait_until(lambda: not [pid for pid in members if Path(f"/proc/{pid}").exists()], 30, "the end of all services")
-    installed.urls = json.loads(installed.coreimage("--json", "--project", str(installed.product.project_file), "up"))
+    installed.start_all()
     assert installed.build_ids() == builds
     assert installed.api("/flow_runs/count", {}) >= runs
