@@ -251,6 +251,12 @@ class NotificationsConfig(Value):
     mail: MailConfig | None = None
     late_after_minutes: int = Field(default=15, ge=1)
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that it names."""
+        named = (self.webhook.url_env if self.webhook else "", self.mail.password_env if self.mail else "")
+        return tuple(filter(None, named))
+
 
 class MaintenanceConfig(Value):
     """The daily look after keys, signatures and space."""

@@ -25,6 +25,7 @@ from types import FrameType
 
 import structlog
 
+from coreimage.config import load_project
 from coreimage.errors import CoreimageError, HostError
 from coreimage.process import Child, run, spawn
 
@@ -155,8 +156,14 @@ class Installation:
 
     def _deploy(self) -> None:
         argv = [*self._coreimage(), "--project", str(self._project_file), "deploy"]
-        done = run(argv, env=self._environment(), resolution=f"see {self.folder}/log")
+        done = run(argv, env={**self._secrets(), **self._environment()}, resolution=f"see {self.folder}/log")
         (self.folder / "log/deploy.log").write_text(done.output)
+
+    def _secrets(self) -> dict[str, str]:
+        """Those that the project file names: for its deployments, and for no service."""
+        notifications = load_project(self._project_file).config.notifications
+        names = notifications.variables if notifications else ()
+        return {name: os.environ[name] for name in names if name in os.environ}
 
     def _coreimage(self) -> tuple[str, ...]:
         return (sys.executable, "-m", "coreimage.cli", "--store", self.store_url)

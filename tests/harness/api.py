@@ -84,6 +84,16 @@ class Api:
         document = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
         return "\n".join(f"{line['name']}: {line['message']}" for line in self.api("/logs/filter", document))
 
+    def whole_log(self, run: str) -> str:
+        """The same, of a run with more than 200 lines."""
+        lines: list[str] = []
+        while True:
+            document = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "offset": len(lines)}
+            found = self.api("/logs/filter", {**document, "sort": "TIMESTAMP_ASC"})
+            lines += [f"{line['name']}: {line['message']}" for line in found]
+            if not found:
+                return "\n".join(lines)
+
     def await_log(self, run: str, text: str, within_s: float = RUN_WITHIN_S) -> None:
         def said() -> bool:
             assert self.state(run)["type"] not in FINAL or text in self.logs(run), self.logs(run)
