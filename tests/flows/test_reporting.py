@@ -18,11 +18,14 @@ from flows.reporting import ended_before, forget_old_runs
 
 pytestmark = pytest.mark.usefixtures("prefect_url")
 DAY = timedelta(days=1)
+REPORTS = 60
+"""More than are read at once, and than runs are removed."""
 
 
 @flow
 def leaves_a_report() -> UUID:
-    create_markdown_artifact("# built", key="report-of-a-run")
+    for number in range(REPORTS):
+        create_markdown_artifact("# built", key=f"report-{number}")
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
@@ -48,7 +51,7 @@ def test_old_runs_go_with_their_reports(tmp_path: Path) -> None:
     run = leaves_a_report()
 
     forget_old_runs(tmp_path, datetime.now(UTC) - DAY)
-    assert _recorded(run) == (1, 1)
+    assert _recorded(run) == (1, REPORTS)
 
     _forget_all(tmp_path, datetime.now(UTC) + DAY)
     assert _recorded(run) == (0, 0)
