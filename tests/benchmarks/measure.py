@@ -58,7 +58,7 @@ def measured(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = 
 
 def _sample(pid: int, samples: list[Sample], ended: threading.Event) -> None:
     while not ended.wait(_SAMPLE_S):
-        samples.append(Sample(time.time(), sum(_memory_bytes(member) for member in _family(pid))))
+        samples.append(Sample(time.time(), sum(memory_bytes(member) for member in _family(pid))))
 
 
 def _family(pid: int) -> list[int]:
@@ -76,7 +76,8 @@ def _family(pid: int) -> list[int]:
     return family
 
 
-def _memory_bytes(pid: int) -> int:
+def memory_bytes(pid: int) -> int:
+    """Proportional set size; 0 for a process that is gone."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:

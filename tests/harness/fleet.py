@@ -73,6 +73,8 @@ class Fleet(Api):
     s3: S3Server
     url: str
     password: str
+    database_url: str
+    """As libpq takes it."""
     stack: ExitStack
     machines: dict[str, Machine] = field(default_factory=dict)
 
@@ -149,14 +151,14 @@ def fleet(folder: Path) -> Iterator[Fleet]:
         redis_url = stack.enter_context(redis(folder / "redis"))
         password = f"admin:{secrets.token_urlsafe(12)}"
         url = stack.enter_context(_server(folder, address, _settings(database_url, redis_url, password)))
-        yield Fleet(folder, address, s3, url, password, stack)
+        yield Fleet(folder, address, s3, url, password, database_url.replace("+asyncpg", ""), stack)
 
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """A server of its own, as the user `postgres` where the tests run as root; its URL for Prefect."""
     port, as_owner = free_port(), ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
-    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    binaries = postgres_programs()
     cluster = Path(tempfile.mkdtemp(prefix="coreimage-postgres-", dir="/tmp"))
     shutil.chown(cluster, "postgres", "postgres")
     try:
@@ -169,6 +171,11 @@ def postgres(folder: Path) -> Iterator[str]:
             yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(cluster, ignore_errors=True)
+
+
+def postgres_programs() -> Path:
+    """The folder of the newest that is installed."""
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 
 
 @contextmanager

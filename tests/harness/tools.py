@@ -72,7 +72,12 @@ class SharedTools:
 def shared_tools(factory: pytest.TempPathFactory) -> SharedTools:
     """What the first worker made; the others wait for it."""
     own = factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tools"
+    return made_shared_tools(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
+
+
+def made_shared_tools(place: Path) -> SharedTools:
+    """Those of `place/tools`, made there unless they are."""
+    folder = place / "tools"
     folder.mkdir(exist_ok=True)
     record = folder / "made.json"
     with (folder / "lock").open("w") as lock:

@@ -53,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tools: SharedTools) -> Iterat
 
 def test_the_api_asks_who_it_is(site: tuple[Fleet, Path]) -> None:
     made, _ = site
-    stranger = Fleet(made.folder, made.address, made.s3, made.url, "", made.stack)
+    stranger = Fleet(made.folder, made.address, made.s3, made.url, "", made.database_url, made.stack)
     with pytest.raises(urllib.error.HTTPError, match="401"):
         stranger.api("/flow_runs/count", {})
     assert made.api("/deployments/count", {}) > len(CHANNELS)
