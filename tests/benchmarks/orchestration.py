@@ -159,7 +159,7 @@ def _deploy(made: Fleet, folder: Path) -> None:
     config["series"]["1"]["archives"][0]["uri"] = archives.url
     config["tools"]["archives"][0]["uri"] = tools_archives.url
     product.write()
-    made.coreimage("--project", str(product.project_file), "deploy", cwd=folder)
+    made.coreimage("--project", str(product.project_file), "deploy")
 
 
 def _steps(made: Fleet, folder: Path) -> dict[str, float]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.harness.workshop import wait_until
@@ -16,13 +19,27 @@ RUN_WITHIN_S = 1500.0
 
 
 class Api:
-    """`password` is `user:password` where the server asks for one."""
+    """`password` is `user:password` where the server asks for one; commands run in `folder`."""
 
     password: str
+    folder: Path
 
     @property
     def api_url(self) -> str:
         raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """What somebody at a terminal beside it has set: where the API and the store are."""
+        raise NotImplementedError
+
+    def coreimage(self, *words: str) -> str:
+        """What the command prints. Raises AssertionError with all it said when it fails."""
+        argv = [sys.executable, "-m", "coreimage.cli", *words]
+        done = subprocess.run(
+            argv, cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}\n{self.said()}"
+        return done.stdout
 
     def said(self) -> str:
         """What the services have said, for whoever looks for the cause of a failure."""

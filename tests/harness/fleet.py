@@ -94,18 +94,6 @@ class Fleet(Api):
             "COREIMAGE_STORE": f"s3://{self.s3.bucket}",
         }
 
-    def coreimage(self, *words: str, cwd: Path) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "coreimage.cli", *words],
-            cwd=cwd,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
     def add(self, queue: str, keys: Path | None = None, limit: int = 2) -> Machine:
         """A machine with a worker of `queue`; it alone gets the keys that are named."""
         number = len(self.machines) + 2

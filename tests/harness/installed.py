@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -44,19 +42,6 @@ class Installed(Api):
 
     def start_all(self) -> None:
         self.urls = json.loads(self.coreimage("--json", "--project", str(self.product.project_file), "up"))
-
-    def coreimage(self, *words: str) -> str:
-        """What the command prints. Raises AssertionError with all it said when it fails."""
-        done = subprocess.run(
-            [sys.executable, "-m", "coreimage.cli", *words],
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}\n{self.said()}"
-        return done.stdout
 
     def environment(self) -> dict[str, str]:
         """What somebody at a terminal beside it has set: where the API and the store are."""

@@ -47,7 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tools: SharedTools) -> Iterat
         with pytest.MonkeyPatch.context() as environment:
             for name, value in made.s3.environment().items():
                 environment.setenv(name, value)
-            made.coreimage("--project", str(product.project_file), "deploy", cwd=folder)
+            made.coreimage("--project", str(product.project_file), "deploy")
             yield made, keys
 
 
@@ -86,7 +86,7 @@ def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(si
     for channel in CHANNELS:
         for device in DEVICES:
             assert versions(store, channel, device) == {"1"}
-    made.coreimage("--store", f"s3://{made.s3.bucket}", "verify", cwd=made.folder)
+    made.coreimage("--store", f"s3://{made.s3.bucket}", "verify")
 
 
 def working_on(made: Fleet, machine: Machine) -> list[str]:
