@@ -16,7 +16,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from coreimage.errors import ConfigError, NotFoundError, Problem, UsageError
-from coreimage.model import Architecture, Firmware, Server, Value
+from coreimage.model import Architecture, Compression, Firmware, Server, Value
 
 
 def _channel_name(name: str) -> str:
@@ -198,7 +198,9 @@ class ChannelConfig(Value):
     """Firmwares under which a candidate must boot before it is released; empty: no gate."""
     architectures: dict[Architecture, ArchitectureConfig] = Field(default_factory=dict)
     """What holds for an architecture of the channel's devices, where it is not the default."""
-    compression: Literal["fast", "small"] = "fast"
+    compression: Compression = "default"
+    delta_bases: int = Field(default=1, ge=0, le=20)
+    """From how many of the channel's newest versions a new one gets deltas."""
     schedule: ScheduleConfig | None = None
     """When the channel is built by itself; without, only when asked."""
     type: Literal["auto", "manual"] = "auto"

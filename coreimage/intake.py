@@ -89,6 +89,7 @@ def import_channel(
         now=now,
         description=config.description,
         compression=config.compression,
+        delta_bases=config.delta_bases,
         server=project.server(channel),
         components=system_image.gather(config.components, gathering),
     )

@@ -12,11 +12,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Architecture = Literal["amd64", "arm64"]
 Firmware = Literal["bios", "uefi"]
+Compression = Literal["fast", "default", "smallest", "zstd"]
+"""Of a channel's full images. The first three are xz, which clients of 2015 read; zstd is for our own only."""
 FIRMWARES: dict[Architecture, tuple[Firmware, ...]] = {"amd64": ("bios", "uefi"), "arm64": ("uefi",)}
 """What a machine of an architecture can be started by."""
 
 TAR_GZ = "application/gzip"
 TAR_XZ = "application/x-xz"
+TAR_ZSTD = "application/zstd"
 COMPACT_DELTA = "application/vnd.coreimage.delta"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"

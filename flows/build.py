@@ -309,6 +309,7 @@ class Build:
         keywords: dict[str, Any] = {
             "description": self.config.description,
             "compression": self.config.compression,
+            "delta_bases": self.config.delta_bases,
             "server": self.project.server(self.channel),
             "components": self.components(device),
             "tools": self.tools,

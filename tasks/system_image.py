@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from coreimage import system_image
 from coreimage.config import ComponentConfig
-from coreimage.model import Architecture, Candidate, PublishedBuild, Release, Server, ToolsTree
+from coreimage.model import Architecture, Candidate, Compression, PublishedBuild, Release, Server, ToolsTree
 from coreimage.system_image import Component
 from coreimage.system_image.documents import newest_version as newest
 from coreimage.system_image.tree import read_channels, read_images
@@ -29,7 +28,7 @@ def gather_components(
     configs: tuple[ComponentConfig, ...],
     device: str,
     architecture: Architecture,
-    compression: Literal["fast", "small"],
+    compression: Compression,
     *,
     folder: str,
     tools: ToolsTree,
@@ -57,7 +56,8 @@ def import_build(
     device: str,
     *,
     description: str,
-    compression: Literal["fast", "small"],
+    compression: Compression,
+    delta_bases: int,
     server: Server,
     components: tuple[Component, ...],
     tools: ToolsTree,
@@ -73,6 +73,7 @@ def import_build(
         now=now,
         description=description,
         compression=compression,
+        delta_bases=delta_bases,
         server=server,
         components=components,
     )

@@ -159,7 +159,7 @@ def _named_by_index(path: str, store: Store) -> Iterator[str]:
         for file_named in image["files"]:
             yield from _pair(file_named["path"])
             yield file_named["signature"].lstrip("/")
-            yield from _pair(f"{file_named['path'].removesuffix('.tar.xz')}.json")
+            yield from _pair(layout.sidecar(file_named["path"]))
 
 
 def _named_by_candidate(name: str, store: Store) -> Iterator[str]:

@@ -24,14 +24,14 @@ from coreimage.config import ComponentConfig, ImageSourceConfig
 from coreimage.errors import NotFoundError, UsageError, VerificationError
 from coreimage.http import Fetch
 from coreimage.image_server import GpgvVerify, StoreWeb, client_errors, open_server
-from coreimage.model import JSON, TAR_GZ, TAR_XZ, Architecture, ArtifactRef, Value
+from coreimage.model import JSON, TAR_GZ, TAR_XZ, Architecture, ArtifactRef, Compression, Value
 from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import Signer
 from coreimage.storage import Store, open_blob, put_blob_bytes, put_blob_file
 from coreimage.system_image import layout
 from coreimage.system_image.documents import details_of, json_bytes
-from coreimage.system_image.payload import Compression, payload
+from coreimage.system_image.payload import payload
 from coreimage.tarball import TarWriter, regular
 
 log = structlog.get_logger("coreimage.system_image")

@@ -87,11 +87,16 @@ def _made(image: Document, base: Document, *, store: Store, signer: Signer, run:
     made = _remembered(store, key)
     if made is None:
         with _unpacked(sources, targets, store=store, run=run) as pair:
-            legacy = _make_legacy(pair, recipe, store=store, signer=signer, run=run)
+            legacy = None if _only_ours(image) else _make_legacy(pair, recipe, store=store, signer=signer, run=run)
             limit_bytes = min(_size_bytes(files) for files in (legacy, targets) if files)
             made = {"legacy": legacy, COMPACT: _make_compact(pair, limit_bytes, store=store, signer=signer, run=run)}
         store.put_bytes(key, json_bytes(made), media_type=JSON)
     return made
+
+
+def _only_ours(image: Document) -> bool:
+    """Clients of 2015 cannot read its full images, and so never come to a delta."""
+    return any(file["path"].endswith(".tar.zst") for file in image["files"])
 
 
 def _make_legacy(pair: _Pair, recipe: Document, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
@@ -141,7 +146,7 @@ def _to_pool(kind: str, made: Path, recipe: Document, *, store: Store, signer: S
     ref = ArtifactRef(uri=layout.key(path), sha256=sha256, size_bytes=made.stat().st_size, media_type=TAR_XZ)
     put_signature(store, ref.uri, signer.detached_file(Role.IMAGE_SIGNING, made))
     put_pool_file(store, ref.uri, made)
-    put_sidecar(store, signer, ref.uri.removesuffix(".tar.xz") + ".json", {"generator": "delta", **recipe})
+    put_sidecar(store, signer, layout.sidecar(ref.uri), {"generator": "delta", **recipe})
     return ref
 
 

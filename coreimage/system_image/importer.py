@@ -12,7 +12,7 @@ from datetime import datetime
 import structlog
 
 from coreimage.errors import NotFoundError, VerificationError
-from coreimage.model import Architecture, ArtifactRef, Candidate, PublishedBuild, PublishedFile, Server
+from coreimage.model import Architecture, ArtifactRef, Candidate, Compression, PublishedBuild, PublishedFile, Server
 from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import Role, Signer, verify_detached
@@ -29,7 +29,7 @@ from coreimage.system_image.documents import (
     newest_version,
 )
 from coreimage.system_image.edits import require_writable
-from coreimage.system_image.payload import IMPORTER_VERSION, Compression, payload
+from coreimage.system_image.payload import IMPORTER_VERSION, payload
 from coreimage.system_image.tree import put_candidate_channels, put_index, read_channels, read_images
 from coreimage.system_image.versions import Place, epoch, last_number, put_version, reserve
 

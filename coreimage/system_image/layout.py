@@ -18,8 +18,13 @@ def key(path: str) -> str:
     return ROOT + path.lstrip("/")
 
 
-def pool(prefix: str, sha256: str) -> str:
-    return f"/pool/{prefix}-{sha256}.tar.xz"
+def pool(prefix: str, sha256: str, suffix: str = ".xz") -> str:
+    return f"/pool/{prefix}-{sha256}.tar{suffix}"
+
+
+def sidecar(path: str) -> str:
+    """What the server notes beside a tarball."""
+    return re.sub(r"\.tar\.(xz|zst)$", "", path) + ".json"
 
 
 def delta(prefix: str, sha256: str) -> str:

@@ -8,32 +8,37 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import structlog
 
 from coreimage.errors import ConflictError, NotFoundError
-from coreimage.model import JSON, OPENPGP_SIGNATURE, TAR_XZ, Architecture, ArtifactRef
+from coreimage.model import JSON, OPENPGP_SIGNATURE, TAR_XZ, TAR_ZSTD, Architecture, ArtifactRef, Compression
 from coreimage.process import Run
 from coreimage.signing import Role, Signer
 from coreimage.storage import Store, fetch_blob
 from coreimage.system_image import layout
 from coreimage.system_image.customise import customise_rootfs, repack_component, unpack_gzip
 from coreimage.system_image.documents import Document, json_bytes
-from coreimage.tarball import XzFilter, compress_xz
+from coreimage.tarball import XzFilter, compress_xz, compress_zstd
 from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-IMPORTER_VERSION = 3
+IMPORTER_VERSION = 4
 """Raise it when the same input gives other bytes: it is part of the cache key."""
-Compression = Literal["fast", "small"]
 
 _CUSTOMISE: dict[str, Callable[[Path, IO[bytes]], None]] = {"ubuntu": customise_rootfs, "device": unpack_gzip}
 """By what the payload is; any other is a component."""
-_PRESETS: dict[Compression, int] = {"fast": 0, "small": 9}
+_XZ: dict[Compression, tuple[int, str, str]] = {
+    "fast": (0, "", "16MiB"),
+    "default": (2, "", "16MiB"),
+    "smallest": (6, "32MiB", "64MiB"),
+}
+"""Preset, dictionary where it is not the preset's, and block size: what each of two threads works on."""
 _SMALL_DICTIONARY = "64KiB"
 """For kernels and modules, which are compressed already: a third of the time goes, and nothing of the size comes."""
+_ZSTD_LEVEL = 9
 
 
 def payload(
@@ -47,6 +52,8 @@ def payload(
     run: Run,
 ) -> ArtifactRef:
     """The signed pool file `<kind>-<digest>.tar.xz` made of `source`: made now, or found when the same was made before.
+
+    With the compression `zstd` it is a `.tar.zst`, which clients of 2015 cannot read.
 
     The pool file, its signature and its sidecar are in the store when this returns.
     """
@@ -64,20 +71,37 @@ def payload(
         return found
     with workspace("import", run=run) as folder:
         packed = fetch_blob(store, source, folder / "source.tar.gz")
-        made = compress_xz(
-            partial(_CUSTOMISE.get(kind, repack_component), packed),
-            folder / "made.tar.xz",
-            run=run,
-            preset=_PRESETS[compression],
-            dictionary=_SMALL_DICTIONARY if (kind, compression) == ("device", "fast") else "",
-            filters=_filter(architecture),
-        )
+        produce = partial(_CUSTOMISE.get(kind, repack_component), packed)
+        made = _compressed(produce, kind, architecture, compression, folder, run=run)
         ref = _to_pool(kind, made, store)
         put_signature(store, ref.uri, signer.detached_file(Role.IMAGE_SIGNING, made))
-    put_sidecar(store, signer, ref.uri.replace(".tar.xz", ".json"), {"generator": f"coreimage-{kind}", **recipe})
+    put_sidecar(store, signer, layout.sidecar(ref.uri), {"generator": f"coreimage-{kind}", **recipe})
     store.put_bytes(cached, ref.model_dump_json().encode(), media_type=JSON)
     log.info("pool file made", path=ref.uri, size_bytes=ref.size_bytes)
     return ref
+
+
+def _compressed(
+    produce: Callable[[IO[bytes]], object],
+    kind: str,
+    architecture: Architecture,
+    compression: Compression,
+    folder: Path,
+    *,
+    run: Run,
+) -> Path:
+    if compression == "zstd":
+        return compress_zstd(produce, folder / "made.tar.zst", run=run, level=_ZSTD_LEVEL)
+    preset, dictionary, block_size = _XZ[compression]
+    return compress_xz(
+        produce,
+        folder / "made.tar.xz",
+        run=run,
+        preset=preset,
+        dictionary=_SMALL_DICTIONARY if (kind, compression) == ("device", "fast") else dictionary,
+        block_size=block_size,
+        filters=_filter(architecture),
+    )
 
 
 def put_signature(store: Store, signed_key: str, signature: bytes) -> None:
@@ -103,9 +127,10 @@ def _filter(architecture: Architecture) -> XzFilter:
 def _to_pool(kind: str, made: Path, store: Store) -> ArtifactRef:
     with made.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    uri = layout.key(layout.pool(kind, sha256))
-    put_pool_file(store, uri, made)
-    return ArtifactRef(uri=uri, sha256=sha256, size_bytes=made.stat().st_size, media_type=TAR_XZ)
+    uri = layout.key(layout.pool(kind, sha256, made.suffix))
+    media_type = TAR_ZSTD if made.suffix == ".zst" else TAR_XZ
+    put_pool_file(store, uri, made, media_type=media_type)
+    return ArtifactRef(uri=uri, sha256=sha256, size_bytes=made.stat().st_size, media_type=media_type)
 
 
 def put_pool_file(store: Store, key: str, made: Path, *, media_type: str = TAR_XZ) -> None:

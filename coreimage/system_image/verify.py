@@ -48,6 +48,7 @@ from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import Signer
 from coreimage.storage import Store
+from coreimage.system_image import layout
 from coreimage.system_image.findings import REPAIR, Collector, Findings, WaitingCandidate
 from coreimage.system_image.keyrings import heal_keyrings
 from coreimage.system_image.tree import heal_pair
@@ -294,8 +295,10 @@ class _Walk:
 
     def _sidecar(self, path: str, keys: Sequence[Keyring]) -> None:
         """What the server itself notes beside a file; nothing refers to it, but what is there must be signed."""
-        sidecar = f"{path.removesuffix('.tar.xz')}.json"
-        if not path.endswith(".tar.xz") or (self._names is not None and sidecar.lstrip("/") not in self._names):
+        sidecar = layout.sidecar(path)
+        if not path.endswith((".tar.xz", ".tar.zst")) or (
+            self._names is not None and sidecar.lstrip("/") not in self._names
+        ):
             return
         try:
             content = self._read(sidecar, INDEX_LIMIT_BYTES)

@@ -1,6 +1,14 @@
 """Deterministic tar, compression, safe unpacking."""
 
-from coreimage.tarball.compression import MAXIMUM, XzFilter, compress_xz, decompress, gzip_writer, written_by
+from coreimage.tarball.compression import (
+    MAXIMUM,
+    XzFilter,
+    compress_xz,
+    compress_zstd,
+    decompress,
+    gzip_writer,
+    written_by,
+)
 from coreimage.tarball.reading import Limits, MemberCheck, check_members, extract
 from coreimage.tarball.stored import stored_xz
 from coreimage.tarball.writing import TarWriter, directory, normalise, regular, symlink
@@ -13,6 +21,7 @@ __all__ = [
     "XzFilter",
     "check_members",
     "compress_xz",
+    "compress_zstd",
     "decompress",
     "directory",
     "extract",

@@ -73,18 +73,30 @@ def compress_xz(
     filters: XzFilter = XzFilter.NONE,
     check: Literal["crc32", "crc64", "sha256"] = "crc64",
     threads: int = 2,
+    block_size: str = _BLOCK_SIZE,
 ) -> Path:
     """Compresses what `produce` writes, while it writes, with the `xz` tool. The same bytes for any `threads`.
 
-    `dictionary` (as xz writes sizes) takes the place of the preset's. Raises what `produce` raises; `target` is gone
-    again when either fails.
+    `dictionary` (as xz writes sizes) takes the place of the preset's; each thread has one block at a
+    time. Raises what `produce` raises; `target` is gone again when either fails.
     """
     lzma = [f"--lzma2=preset={preset}" + (f",dict={dictionary}" if dictionary else "")]
     chain = lzma if filters is XzFilter.NONE else [f"--{filters.value}", *lzma]
-    argv = ["xz", "--stdout", f"--threads={max(2, threads)}", f"--block-size={_BLOCK_SIZE}", f"--check={check}"]
+    argv = ["xz", "--stdout", f"--threads={max(2, threads)}", f"--block-size={block_size}", f"--check={check}"]
     try:
         with target.open("wb") as file, written_by(produce) as content:
             run([*argv, *chain], stdin=content, stdout=file)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def compress_zstd(produce: Callable[[IO[bytes]], object], target: Path, *, run: Run, level: int) -> Path:
+    """The same with the `zstd` tool, two threads: its bytes do not depend on how many there are, once there are any."""
+    try:
+        with target.open("wb") as file, written_by(produce) as content:
+            run(["zstd", "--stdout", "--quiet", "--threads=2", "--check", f"-{level}"], stdin=content, stdout=file)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
