@@ -176,6 +176,14 @@ def test_another_base_is_refused_before_anything_is_made() -> None:
         pair.applied(pair.delta(), pair.target)
 
 
+def test_a_delta_that_makes_something_else_is_refused() -> None:
+    """Whole, well-formed and for this base: only the digest of the result tells."""
+    with pair_of(b"old", b"new") as pair:
+        head = f'"base":"{pair.base.sha256()}","result":"{pair.target.sha256()}"'
+        with pytest.raises(RepositoryError, match="does not make the tree"):
+            pair.applied(with_manifest(pair, f'{{{head},"removed":[],"unpack":{{}},"changed":[]}}'.encode()))
+
+
 @pytest.mark.parametrize("at", [0, 30, HEADER_BYTES + 20, -10])
 def test_a_damaged_delta_is_refused(at: int) -> None:
     with pair_of(bytes(range(256)) * 9, bytes(range(256)) * 9 + b"more") as pair:
