@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from coreimage.errors import ConfigError, NotFoundError, Problem, UsageError
 from coreimage.model import Architecture, Compression, Firmware, Server, Value
 
+DELTA_BASES = 1
+
 
 def _channel_name(name: str) -> str:
     """Channel names become paths and INI values (system-image §1.1, §2.6)."""
@@ -199,7 +201,7 @@ class ChannelConfig(Value):
     architectures: dict[Architecture, ArchitectureConfig] = Field(default_factory=dict)
     """What holds for an architecture of the channel's devices, where it is not the default."""
     compression: Compression = "default"
-    delta_bases: int = Field(default=1, ge=0, le=20)
+    delta_bases: int = Field(default=DELTA_BASES, ge=0, le=20)
     """From how many of the channel's newest versions a new one gets deltas."""
     schedule: ScheduleConfig | None = None
     """When the channel is built by itself; without, only when asked."""
@@ -345,6 +347,11 @@ class Project(Value):
                 resolution=f"known channels: {known}",
             )
         return found
+
+    def delta_bases(self, channel: str) -> int:
+        """From how many of its newest versions the next one gets deltas; the default for a channel that is not here."""
+        found = self.config.channels.get(channel)
+        return DELTA_BASES if found is None else found.delta_bases
 
     def server(self, channel: str) -> Server:
         """Where the devices of a channel look for updates. Raises NotFoundError for an unknown channel."""

@@ -60,7 +60,7 @@ def flash(
     files = with_local(image, parts, local)
     on_step(f"Installing {device}")
     if local:
-        check_modules(scan(files), ", ".join(str(part.path) for part in local))
+        check_modules(scan(files, run=run), ", ".join(str(part.path) for part in local))
     identity = wanted.identity(newest_mtime(files[-1]))
     made = assemble(
         files,
@@ -125,7 +125,7 @@ def flash_local(
     """The same without any server: all of the image is `local`, and only its version part is made here."""
     on_step(f"Installing {device}")
     paths = [part.path for part in local]
-    scanned = scan(paths)
+    scanned = scan(paths, run=run)
     check_modules(scanned, ", ".join(map(str, paths)))
     epoch = scanned.newest
     roles = {"ubuntu" if part.kind == "rootfs" else "raw-device": "local" for part in local}

@@ -19,7 +19,10 @@ import yaml
 from coreimage.disk_image.payload import ROOTS
 from coreimage.errors import BuildError, UsageError, VerificationError
 from coreimage.model import Server, Value
+from coreimage.process import Run
+from coreimage.process import run as run_process
 from coreimage.system_image import customise_rootfs, version_tarball
+from coreimage.tarball import decompressed
 
 Kind = Literal["rootfs", "device"]
 SERVER_PREFIXES: dict[Kind, tuple[str, ...]] = {"rootfs": ("ubuntu-", "rootfs-"), "device": ("device-",)}
@@ -88,13 +91,13 @@ def version_part(
     return target
 
 
-def scan(parts: Sequence[Path]) -> Scanned:
+def scan(parts: Sequence[Path], *, run: Run) -> Scanned:
     """Reads all members of the parts once. Raises VerificationError for what is no tarball."""
     newest, modules = 1, set[str]()
     hardware: dict[str, object] = {}
     kernels: dict[str, bytes] = {}
     for part in parts:
-        for member, content in _members(part):
+        for member, content in _members(part, run):
             newest = max(newest, int(member.mtime))
             if found := _MODULES.match(member.name):
                 modules.add(found[1])
@@ -135,19 +138,19 @@ def kernel_release(kernel: bytes) -> str | None:
 
 
 def _names(path: Path) -> Iterator[str]:
-    for member, _ in _members(path):
+    for member, _ in _members(path, run_process):
         yield member.name
 
 
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _members(path: Path, run: Run) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Every member, with the content of hardware.yaml and of files in assets/ that could be a kernel."""
     try:
-        with tarfile.open(path, "r|*") as tar:
+        with decompressed(path, run=run) as plain, tarfile.open(fileobj=plain, mode="r|*") as tar:
             for member in tar:
                 wanted = member.name == "hardware.yaml" or member.name.startswith("assets/vmlinuz")
                 file = tar.extractfile(member) if wanted and member.size < _KERNEL_LIMIT_BYTES else None
                 yield member, file.read() if file else b""
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise VerificationError(
-            f"is not a tarball: {error}", where=str(path), resolution="name a tar.gz or tar.xz"
+            f"is not a tarball: {error}", where=str(path), resolution="name a tar.gz, tar.xz or tar.zst"
         ) from error

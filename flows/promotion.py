@@ -13,7 +13,6 @@ from coreimage.config import PromotionConfig
 from coreimage.errors import UsageError
 from coreimage.pages import write_pages
 from coreimage.project_bundle import open_project
-from coreimage.signing import Signer
 from coreimage.storage import Store
 from coreimage.system_image import layout
 from flows.report import artifact_key
@@ -40,12 +39,15 @@ def promote_channel(channel: str) -> None:
     if config.promotion is None:
         raise UsageError("has no `promotion`", where=channel, resolution="add one to the project file, and deploy it")
     system_image.create_channel(channel, store=store, signer=signer, now=now)
-    rows = [{"device": device, "": _take_over(channel, device, config.promotion, site)} for device in config.devices]
+    rows = [
+        {"device": device, "": _take_over(channel, device, config.promotion, config.delta_bases, site)}
+        for device in config.devices
+    ]
     write_pages(store=store, channels=[channel])
     create_table_artifact(rows, key=artifact_key("promoted", channel), description=f"From {config.promotion.source}")
 
 
-def _take_over(channel: str, device: str, promotion: PromotionConfig, site: Site) -> str:
+def _take_over(channel: str, device: str, promotion: PromotionConfig, delta_bases: int, site: Site) -> str:
     """What was done for a device, for people."""
     store, signer = site.store(), site.signer()
     version = newest_version(promotion.source, device, site)
@@ -54,16 +56,20 @@ def _take_over(channel: str, device: str, promotion: PromotionConfig, site: Site
     if not version or age < wanted:
         said = f"version {version} of {promotion.source} is too young" if version else "nothing there yet"
     else:
-        said = _promoted(channel, device, version, promotion, store, signer)
+        change = system_image.promote(
+            promotion.source,
+            channel,
+            device,
+            version=version,
+            phase=promotion.phase,
+            delta_bases=delta_bases,
+            store=store,
+            signer=signer,
+            now=now,
+        )
+        said = f"version {change.version}, {f'from {version}' if change.changed else 'as before'}"
     log.info(said, channel=channel, device=device)
     return said
-
-
-def _promoted(channel: str, device: str, version: int, promotion: PromotionConfig, store: Store, signer: Signer) -> str:
-    change = system_image.promote(
-        promotion.source, channel, device, version=version, phase=promotion.phase, store=store, signer=signer, now=now
-    )
-    return f"version {change.version}, from {version}" if change.changed else f"version {change.version}, as before"
 
 
 def _age(channel: str, device: str, version: int, store: Store) -> timedelta:

@@ -84,6 +84,11 @@ def change_tree(
     site = Site.here(channel=channel)
     effects: dict[str, Any] = {"store": site.store(), "signer": site.signer(), "now": now}
     system_image.publish_keyrings(**effects)
+
+    def grown(by: str) -> dict[str, Any]:
+        project = open_project(named("", PROJECT, DEFAULT_PROJECT), store=site.store())
+        return {"delta_bases": project.delta_bases(by), **effects}
+
     operations: dict[Operation, Callable[[], Change]] = {
         "create-channel": lambda: system_image.create_channel(channel, **effects),
         "remove-channel": lambda: system_image.remove_channel(channel, **effects),
@@ -95,9 +100,11 @@ def change_tree(
         "create-device": lambda: system_image.create_device(channel, device, **effects),
         "remove-device": lambda: system_image.remove_device(channel, device, **effects),
         "set-keyring": lambda: system_image.set_device_keyring(channel, device, keyring or None, **effects),
-        "promote": lambda: system_image.promote(channel, target, device, version=version, phase=percentage, **effects),
-        "roll-back": lambda: system_image.roll_back(channel, device, version or 0, phase=percentage, **effects),
-        "tag": lambda: system_image.tag_image(channel, device, tag, **effects),
+        "promote": lambda: system_image.promote(
+            channel, target, device, version=version, phase=percentage, **grown(target)
+        ),
+        "roll-back": lambda: system_image.roll_back(channel, device, version or 0, phase=percentage, **grown(channel)),
+        "tag": lambda: system_image.tag_image(channel, device, tag, **grown(channel)),
         "phase": lambda: system_image.set_phase(channel, device, percentage or 0, version=version, **effects),
     }
     change = operations[operation]()

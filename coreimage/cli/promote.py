@@ -24,8 +24,15 @@ def promote(settings: Settings, source: str, target: str, device: str, version: 
     """
     from coreimage import system_image  # noqa: PLC0415
 
-    effects = publishing(settings)
-    change = system_image.promote(source, target, device, version=version, phase=phase, **effects)
+    change = system_image.promote(
+        source,
+        target,
+        device,
+        version=version,
+        phase=phase,
+        delta_bases=settings.delta_bases(target),
+        **publishing(settings),
+    )
     show_change(settings, change, f"{target} for {device}: version {change.version}")
 
 
@@ -44,7 +51,8 @@ def roll_back(settings: Settings, channel: str, device: str, version: int, phase
     """
     from coreimage import system_image  # noqa: PLC0415
 
-    change = system_image.roll_back(channel, device, version, phase=phase, **publishing(settings))
+    bases = settings.delta_bases(channel)
+    change = system_image.roll_back(channel, device, version, phase=phase, delta_bases=bases, **publishing(settings))
     show_change(settings, change, f"{channel} for {device}: version {change.version} is what {version} was")
 
 
@@ -62,7 +70,8 @@ def tag(settings: Settings, channel: str, tag: str, device: str) -> None:
     """
     from coreimage import system_image  # noqa: PLC0415
 
-    change = system_image.tag_image(channel, device, tag, **publishing(settings))
+    bases = settings.delta_bases(channel)
+    change = system_image.tag_image(channel, device, tag, delta_bases=bases, **publishing(settings))
     show_change(settings, change, f"{channel} for {device}: version {change.version} is tagged {tag!r}")
 
 

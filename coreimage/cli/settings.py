@@ -64,6 +64,12 @@ class Settings:
         except NotFoundError as error:
             raise UsageError(error.problem, where=str(self.project_file), resolution=error.resolution) from error
 
+    def delta_bases(self, channel: str) -> int:
+        """From how many versions a new one of the channel gets deltas, by the project file."""
+        from coreimage.config import load_project  # noqa: PLC0415
+
+        return load_project(self.project_file).delta_bases(channel)
+
     def state(self, name: str) -> Path:
         """A folder of what is kept between commands, below the working directory."""
         return Path("var", name).absolute()

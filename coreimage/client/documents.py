@@ -156,8 +156,11 @@ def _image(values: dict[str, object], where: str) -> Image:
 
 
 def _compact(image: Image, where: str) -> Image:
-    if image.type != "delta" or not image.files[0].name.endswith(".delta"):
-        raise RepositoryError("a compact image is no delta, or its first file is none", where=where)
+    """Below `compact` there are also images whose payloads are only packed differently, and steps between those."""
+    if not image.files[0].name.endswith(".delta"):
+        return image
+    if image.type != "delta":
+        raise RepositoryError("a full image has a delta as its first file", where=where)
     return replace(image, form="compact")
 
 

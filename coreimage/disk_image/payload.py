@@ -6,21 +6,18 @@ to those filesystems; `assets/` and `hardware.yaml` hold the kernel. Later tarba
 
 from __future__ import annotations
 
-import signal
 import tarfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-from coreimage.errors import BuildError, ProcessError, VerificationError
+from coreimage.errors import BuildError, VerificationError
 from coreimage.process import Run, Sandbox
-from coreimage.tarball import written_by
+from coreimage.tarball import decompressed, written_by
 
 ROOTS = ("system", "writable", "boot", "assets", "hardware.yaml")
-_DECOMPRESSORS = {b"\xfd7zXZ\0": ("xz", "-dc", "-T2"), b"\x1f\x8b": ("gzip", "-dc")}
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 4096
 _INODE_BYTES = 256
@@ -57,7 +54,7 @@ class Contents:
 def unpack(parts: Sequence[Path], tree: Path, limit_bytes: int, *, run: Run) -> Contents:
     """Decompresses, checks and unpacks tarballs in one pass, in order, and says what they amount to.
 
-    xz, gzip or plain, told by the first bytes. What belongs to no filesystem with owners (`assets/`, `boot/`,
+    xz, zstd, gzip or plain, told by the first bytes. What belongs to no filesystem with owners (`assets/`, `boot/`,
     `hardware.yaml`) is ours afterwards, the rest is of whom the tarballs say. Raises VerificationError for a damaged
     one and for a member that would leave the tree, write through a link, or make a device, which does not reach `tar`;
     BuildError beyond `limit_bytes`.
@@ -74,7 +71,7 @@ def pass_checked(parts: Sequence[Path], contents: Contents, limit_bytes: int, ru
     Raises as `unpack`; of a refused member nothing has been written.
     """
     for part in parts:
-        with _decompressed(part, run) as source:
+        with decompressed(part, run=run) as source:
             passing = _Passing(source, target, part, limit_bytes)
             try:
                 with tarfile.open(fileobj=passing, mode="r:") as tar:  # type: ignore[call-overload]
@@ -85,25 +82,6 @@ def pass_checked(parts: Sequence[Path], contents: Contents, limit_bytes: int, ru
                 raise VerificationError(f"is not a tar archive: {error}", where=str(part)) from error
             passing.pass_on()
             passing.drain()
-
-
-def _decompressed(part: Path, run: Run) -> AbstractContextManager[IO[bytes]]:
-    with part.open("rb") as file:
-        magic = file.read(6)
-    argv = next((argv for start, argv in _DECOMPRESSORS.items() if magic.startswith(start)), None)
-    return part.open("rb") if argv is None else written_by(partial(_decompress, part, argv, run))
-
-
-def _decompress(part: Path, argv: Sequence[str], run: Run, target: IO[bytes]) -> None:
-    """A reader that has seen enough, and is gone, is no damage."""
-    try:
-        run([*argv, str(part)], stdout=target, accept=(0, -signal.SIGPIPE))
-    except ProcessError as error:
-        raise VerificationError(
-            f"is damaged: {' '.join(error.last_lines)}",
-            where=str(part),
-            resolution="download it again: delete this file",
-        ) from error
 
 
 class _Passing:

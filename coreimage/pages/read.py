@@ -212,7 +212,7 @@ class Reader:
 
     def _source(self, path: str) -> str:
         """The digest of the tarball that a pool file was made of."""
-        sidecar = self.document(path.replace(".tar.xz", ".json")) or {}
+        sidecar = self.document(layout.sidecar(path)) or {}
         return str(sidecar.get("source", ""))
 
     def _made(self, channel: str, device: str, number: int) -> date | None:

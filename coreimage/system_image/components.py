@@ -28,11 +28,12 @@ from coreimage.model import JSON, TAR_GZ, TAR_XZ, Architecture, ArtifactRef, Com
 from coreimage.process import Run
 from coreimage.process import run as run_process
 from coreimage.signing import Signer
-from coreimage.storage import Store, open_blob, put_blob_bytes, put_blob_file
+from coreimage.storage import Store, fetch_blob, put_blob_bytes, put_blob_file
 from coreimage.system_image import layout
 from coreimage.system_image.documents import details_of, json_bytes
 from coreimage.system_image.payload import payload
-from coreimage.tarball import TarWriter, regular
+from coreimage.tarball import TarWriter, decompressed, regular
+from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
@@ -74,7 +75,7 @@ def gather(configs: Sequence[ComponentConfig], by: Gathering) -> tuple[Component
     return tuple(_component(config, by) for config in configs if by.device in (config.devices or (by.device,)))
 
 
-def require_fit(parts: Sequence[ArtifactRef], *, store: Store) -> None:
+def require_fit(parts: Sequence[ArtifactRef], *, store: Store, run: Run) -> None:
     """Raises VerificationError where a part would write through a symbolic link of one before it: where that ends is
     for each unpacker to say, and a delta could not tell what is there. What was found fit is remembered."""
     asked = hashlib.sha256(json_bytes({"fit": [part.sha256 for part in parts]})).hexdigest()
@@ -82,11 +83,13 @@ def require_fit(parts: Sequence[ArtifactRef], *, store: Store) -> None:
     if store.head(record) is not None:
         return
     links: set[str] = set()
-    for part in parts:
-        with open_blob(store, part) as file, tarfile.open(fileobj=file, mode="r|xz") as tar:
-            for member in tar:
-                _require_no_link_above(member, links, part)
-                links.add(member.name) if member.issym() else links.discard(member.name)
+    with workspace("fit", run=run) as folder:
+        for part in parts:
+            packed = fetch_blob(store, part, folder / "part")
+            with decompressed(packed, run=run) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
+                for member in tar:
+                    _require_no_link_above(member, links, part)
+                    links.add(member.name) if member.issym() else links.discard(member.name)
     store.put_bytes(record, json_bytes({"fit": True}), media_type=JSON)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from coreimage.errors import VerificationError
-from coreimage.tarball import MemberCheck, TarWriter, directory, symlink
+from coreimage.process import Run
+from coreimage.tarball import MemberCheck, TarWriter, decompressed, directory, symlink
 
 PREFIX = "system/"
 _DROPPED = {"SWAP.swap", "etc/mtab"}
@@ -51,21 +52,27 @@ def customise_rootfs(source: Path, target: IO[bytes]) -> None:
         raise _not_gzip(source, error) from error
 
 
-def repack_component(source: Path, target: IO[bytes]) -> None:
-    """The members of a tarball (gzip, bzip2, xz or plain) as they are, each checked, owners by number only.
+def repack_component(source: Path, target: IO[bytes], *, run: Run) -> None:
+    """The members of a tarball (gzip, bzip2, xz, zstd or plain) as they are, each checked, owners by number only.
 
     Raises VerificationError for members that have no place in a version.
     """
     check = MemberCheck(where=source.name, roots=_ROOTS)
     try:
-        with tarfile.open(source, "r|*") as tar, TarWriter(target, epoch=_ANY_TIME) as output:
+        with (
+            decompressed(source, run=run) as plain,
+            tarfile.open(fileobj=plain, mode="r|*") as tar,
+            TarWriter(target, epoch=_ANY_TIME) as output,
+        ):
             for member in tar:
                 check(member)
                 output.add(member, tar.extractfile(member) if member.isreg() else None)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, TypeError) as error:
         # TypeError: what tarfile says of a gzip header that is cut short.
         raise VerificationError(
-            f"not a tarball: {error}", where=source.name, resolution="a component is a .tar, .tar.gz or .tar.xz"
+            f"not a tarball: {error}",
+            where=source.name,
+            resolution="a component is a .tar, .tar.gz, .tar.xz, .tar.zst",
         ) from error
 
 

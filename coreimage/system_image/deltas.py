@@ -28,7 +28,15 @@ from coreimage.storage import Store, fetch_blob
 from coreimage.system_image import layout, legacy_delta
 from coreimage.system_image.base_tools import BaseTools
 from coreimage.system_image.compact_delta import make_compact
-from coreimage.system_image.documents import COMPACT, Document, file_entry, is_version_file, json_bytes, payloads
+from coreimage.system_image.documents import (
+    COMPACT,
+    Document,
+    file_entry,
+    is_ours,
+    is_version_file,
+    json_bytes,
+    payloads,
+)
 from coreimage.system_image.payload import put_pool_file, put_sidecar, put_signature
 from coreimage.tarball import XzFilter, compress_xz, decompress
 from coreimage.workspace import workspace
@@ -87,37 +95,38 @@ def _made(image: Document, base: Document, *, store: Store, signer: Signer, run:
     made = _remembered(store, key)
     if made is None:
         with _unpacked(sources, targets, store=store, run=run) as pair:
-            legacy = None if _only_ours(image) else _make_legacy(pair, recipe, store=store, signer=signer, run=run)
+            old_clients = not is_ours(image) and not is_ours(base)
+            legacy = _make_legacy(pair, recipe, targets, store=store, signer=signer, run=run) if old_clients else None
             limit_bytes = min(_size_bytes(files) for files in (legacy, targets) if files)
             made = {"legacy": legacy, COMPACT: _make_compact(pair, limit_bytes, store=store, signer=signer, run=run)}
         store.put_bytes(key, json_bytes(made), media_type=JSON)
     return made
 
 
-def _only_ours(image: Document) -> bool:
-    """Clients of 2015 cannot read its full images, and so never come to a delta."""
-    return any(file["path"].endswith(".tar.zst") for file in image["files"])
-
-
-def _make_legacy(pair: _Pair, recipe: Document, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
-    """None when `removed` cannot name what must be deleted."""
+def _make_legacy(
+    pair: _Pair, recipe: Document, targets: Sequence[Document], *, store: Store, signer: Signer, run: Run
+) -> list[Document] | None:
+    """None when `removed` cannot name what must be deleted, or the full image is no larger: nothing is put into the
+    pool that no index will name."""
     try:
         layers = legacy_delta.plan(pair.base, pair.target, len(pair.kinds))
     except legacy_delta.NotExpressibleError as error:
         log.warning("no delta in the form of 2015", reason=str(error))
         return None
-    files: list[Document] = []
+    made: dict[str, Path] = {}
     for kind, layer in zip(pair.kinds, layers, strict=True):
         if layer.removed:
-            produce = partial(legacy_delta.write, layer, pair.target)
-            made = compress_xz(produce, pair.folder / "delta.tar.xz", run=run, preset=_PRESET, filters=XzFilter.X86)
-            files.append(file_entry(_to_pool(kind, made, recipe, store=store, signer=signer), len(files)))
-    return files
+            produce, target = partial(legacy_delta.write, layer, pair.target), pair.folder / f"{kind}.delta.tar.xz"
+            made[kind] = compress_xz(produce, target, run=run, preset=_PRESET, filters=XzFilter.X86)
+    if sum(path.stat().st_size for path in made.values()) >= _size_bytes(targets):
+        return None
+    refs = [_to_pool(kind, path, recipe, store=store, signer=signer) for kind, path in made.items()]
+    return [file_entry(ref, order) for order, ref in enumerate(refs)]
 
 
 def _make_compact(pair: _Pair, limit_bytes: int, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
     """Applied before it is published, with the tools of the base image; None should it not make the target, or not be
-    smaller than `limit_bytes`: nothing is put into the pool that no index will name."""
+    smaller than `limit_bytes`."""
     work = pair.folder / "compact"
     work.mkdir()
     tools = BaseTools(pair.base, work / "tools", run=run)

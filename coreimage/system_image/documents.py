@@ -20,7 +20,10 @@ PHASE = "phased-percentage"
 Document = dict[str, Any]
 MINVERSION = "minversion"
 COMPACT = "compact"
-"""The key of an index below which old clients see nothing, and the form of the deltas there."""
+"""The key of an index below which old clients see nothing, and the form of most deltas there."""
+OWN = "own"
+"""The form of what is like an image of 2015, but has a payload that the appliers of 2015 cannot unpack, or leads from
+or to one that has."""
 
 
 def json_bytes(document: Document) -> bytes:
@@ -59,7 +62,9 @@ def generated_at(now: datetime) -> str:
 
 def image_entry(version: int, version_detail: str, description: str, files: Sequence[PublishedFile]) -> Document:
     """A full image; `files` are in the order in which they are applied."""
+    ours = any(file.artifact.uri.endswith(layout.ZSTD) for file in files)
     return {
+        **({"form": OWN} if ours else {}),
         "type": "full",
         "version": version,
         "version_detail": version_detail,
@@ -89,8 +94,8 @@ def index_of(images: Sequence[Document], channel: str, device: str, at: str, *, 
     (system-image §2.3)."""
     newest = newest_version(images)
     kept = [image if image["version"] == newest else without(image, PHASE) for image in images]
-    plain = _never_full_then_delta([image for image in kept if not is_compact(image)])
-    compact = [image for image in kept if is_compact(image)]
+    plain = _never_full_then_delta([image for image in kept if not is_ours(image)])
+    compact = [image for image in kept if is_ours(image)]
     about = {"generated_at": at, "channel": channel, "device": device}
     document = {"global": {**about, **({"channel_target": target} if target else {})}, "images": plain}
     return {**document, COMPACT: compact} if compact else document
@@ -102,9 +107,9 @@ def images_of(index: Document) -> list[Document]:
     return sorted(images, key=lambda image: int(image["version"]))
 
 
-def is_compact(image: Document) -> bool:
-    """Whether it is a delta that only our own clients know how to apply."""
-    return image.get("form") == COMPACT
+def is_ours(image: Document) -> bool:
+    """Whether only our own clients know how to apply it."""
+    return "form" in image
 
 
 def _never_full_then_delta(images: Sequence[Document]) -> list[Document]:

@@ -82,7 +82,7 @@ def import_build(
         made = [pool.submit(copy_context().run, make, kind, file) for kind, file in sources]
         payloads = [payload.result() for payload in made]
     if components:
-        require_fit([*payloads, *(component.file for component in components)], store=store)
+        require_fit([*payloads, *(component.file for component in components)], store=store, run=run)
     version = put_version(place, reserved, server, epoch(published.build_id))
     files = tuple(_named(ref) for ref in (*payloads, *(component.file for component in components), version))
     before = [image for image in images if image["version"] < reserved["version"]]

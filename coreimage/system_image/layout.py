@@ -9,6 +9,8 @@ CHANNELS = "channels.json"
 CHANNELS_SIGNED = "channels.json.gpg"
 """The truth about channels: one signed object, moved by compare-and-swap. The pair beside it is derived from it."""
 DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+ZSTD = ".tar.zst"
+"""What the names of payloads end with that the appliers of 2015 cannot unpack."""
 IMPORT_CACHE = "import-cache/"
 """Outside the web root: which pool file was made from which input."""
 

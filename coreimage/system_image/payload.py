@@ -71,7 +71,7 @@ def payload(
         return found
     with workspace("import", run=run) as folder:
         packed = fetch_blob(store, source, folder / "source.tar.gz")
-        produce = partial(_CUSTOMISE.get(kind, repack_component), packed)
+        produce = partial(_CUSTOMISE.get(kind, partial(repack_component, run=run)), packed)
         made = _compressed(produce, kind, architecture, compression, folder, run=run)
         ref = _to_pool(kind, made, store)
         put_signature(store, ref.uri, signer.detached_file(Role.IMAGE_SIGNING, made))

@@ -6,6 +6,7 @@ from coreimage.tarball.compression import (
     compress_xz,
     compress_zstd,
     decompress,
+    decompressed,
     gzip_writer,
     written_by,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "compress_xz",
     "compress_zstd",
     "decompress",
+    "decompressed",
     "directory",
     "extract",
     "gzip_writer",

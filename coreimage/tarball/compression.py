@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
@@ -108,23 +110,40 @@ def decompress(packed: Path, target: Path, *, run: Run) -> Path:
 
     Raises VerificationError for a damaged one; `target` is gone again then.
     """
-    with packed.open("rb") as file:
-        magic = file.read(6)
-    argv = next((argv for start, argv in _DECOMPRESSORS.items() if magic.startswith(start)), None)
+    argv = _decompressor(packed)
     if argv is None:
         return packed
     try:
         with target.open("wb") as file:
-            run([*argv, str(packed)], stdout=file)
-    except ProcessError as error:
-        target.unlink(missing_ok=True)
-        raise VerificationError(
-            f"is damaged: {' '.join(error.last_lines)}", where=str(packed), resolution="get it again"
-        ) from error
+            _decompress(packed, argv, run, file)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     return target
+
+
+def decompressed(packed: Path, *, run: Run) -> AbstractContextManager[IO[bytes]]:
+    """The same as a stream. A reader may leave when it has seen enough; damage is raised where the block ends."""
+    argv = _decompressor(packed)
+    return packed.open("rb") if argv is None else written_by(partial(_decompress, packed, argv, run))
+
+
+def _decompressor(packed: Path) -> Sequence[str] | None:
+    with packed.open("rb") as file:
+        magic = file.read(6)
+    return next((argv for start, argv in _DECOMPRESSORS.items() if magic.startswith(start)), None)
+
+
+def _decompress(packed: Path, argv: Sequence[str], run: Run, target: IO[bytes]) -> None:
+    """A reader that has seen enough, and is gone, is no damage."""
+    try:
+        run([*argv, str(packed)], stdout=target, accept=(0, -signal.SIGPIPE))
+    except ProcessError as error:
+        raise VerificationError(
+            f"is damaged: {' '.join(error.last_lines)}",
+            where=str(packed),
+            resolution="get it again: delete this file",
+        ) from error
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from coreimage.model import TAR_GZ, TEXT, Candidate, PublishedBuild, PublishedFile
+from coreimage.model import TAR_GZ, TEXT, Candidate, Compression, PublishedBuild, PublishedFile
 from coreimage.process import run
 from coreimage.signing import Role, Signer
 from coreimage.storage import Store, put_blob_bytes
@@ -35,7 +36,8 @@ def _tar_gz(members: list[tuple[str, bytes, bytes, str]]) -> bytes:
     return gzip.compress(plain.getvalue(), mtime=0)
 
 
-def rootfs_tarball(text: bytes) -> bytes:
+def rootfs_tarball(text: bytes, names: Sequence[str] = ()) -> bytes:
+    """`names` are of empty files beside the rest."""
     file, folder, soft, hard = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
     return _tar_gz(
         [
@@ -49,6 +51,7 @@ def rootfs_tarball(text: bytes) -> bytes:
             ("usr/bin/ping", file, b"ping", ""),
             ("usr/bin/ping6", hard, b"", "usr/bin/ping"),
             ("usr/lib", folder, b"", ""),
+            *((name, file, b"", "") for name in names),
         ]
     )
 
@@ -59,11 +62,13 @@ def device_tarball() -> bytes:
     return _tar_gz([(name, tarfile.REGTYPE, content, "") for name, content in contents.items()])
 
 
-def published(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> PublishedBuild:
+def published(
+    store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one", names: Sequence[str] = ()
+) -> PublishedBuild:
     device = device_tarball()
     files = [
         PublishedFile(name=f"trixie-preinstalled-core-amd64{suffix}", artifact=put_blob_bytes(store, content, TAR_GZ))
-        for suffix, content in ((".device.tar.gz", device), (".tar.gz", rootfs_tarball(text)))
+        for suffix, content in ((".device.tar.gz", device), (".tar.gz", rootfs_tarball(text, names)))
     ]
     sums = "".join(f"{file.artifact.sha256} *{file.name}\n" for file in files).encode()
     return PublishedBuild(
@@ -78,13 +83,24 @@ def published(store: Store, signer: Signer, build_id: str = "20261123", text: by
     )
 
 
-def imported(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> Candidate:
-    build = published(store, signer, build_id, text)
-    return import_build(build, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=now)
+def imported(
+    store: Store,
+    signer: Signer,
+    build_id: str = "20261123",
+    text: bytes = b"one",
+    *,
+    compression: Compression = "fast",
+    delta_bases: int = 1,
+    names: Sequence[str] = (),
+) -> Candidate:
+    build = published(store, signer, build_id, text, names)
+    effects: dict[str, Any] = {"store": store, "signer": signer, "run": run, "now": now}
+    return import_build(build, CHANNEL, DEVICE, compression=compression, delta_bases=delta_bases, **effects)
 
 
-def released(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one") -> int:
-    candidate = imported(store, signer, build_id, text)
+def released(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one", **options: Any) -> int:
+    """`options` are those of `imported`."""
+    candidate = imported(store, signer, build_id, text, **options)
     return release_candidate(candidate, store=store, signer=signer, now=now).version
 
 

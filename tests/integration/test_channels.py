@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from coreimage.client import Image, Session
+from coreimage.client.upgrade import find_path
 from coreimage.errors import ConflictError, CoreimageError, NotFoundError, UsageError
 from coreimage.http import Downloader
 from coreimage.image_server import client_errors, open_server
@@ -42,6 +44,8 @@ from coreimage.system_image import (
     verify_store,
 )
 from coreimage.system_image.version_tarball import read_identity
+from tests.harness.strict_client import Device as OldDevice
+from tests.harness.strict_client import update
 from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, imported, now, released
 
 STABLE, NEXT = "debian-core/13/stable", "debian-core/14/edge"
@@ -66,8 +70,15 @@ class Tree:
     def do(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return operation(*arguments, **options, **self.effects)
 
-    def release(self, build_id: str, text: bytes) -> int:
-        return released(self.store, self.signer, build_id, text)
+    def release(self, build_id: str, text: bytes, **options: Any) -> int:
+        return released(self.store, self.signer, build_id, text, **options)
+
+    def device_of_2015(self, build: int, channel: str = CHANNEL) -> int:
+        """Where a client of 2015 goes from `build`."""
+        device = OldDevice(make_keyring("archive-master", self.signer.public_key(Role.ARCHIVE_MASTER)), channel, DEVICE)
+        device.build, device.percentage = build, 0
+        found = update(device, lambda path: _content(self.www / path), NOW.timestamp())
+        return found.images[-1]["version"] if found else build
 
     def session(self, **options: Any) -> Session:
         archive_master = make_keyring("archive-master", self.signer.public_key(Role.ARCHIVE_MASTER))
@@ -99,6 +110,10 @@ class Tree:
     def channels(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.www / "channels.json").read_bytes())
         return found
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 @pytest.fixture
@@ -329,6 +344,45 @@ def test_promotions_and_roll_backs_make_deltas_of_what_the_channel_had(made: Tre
     (imported,) = [image for image in made.raw_index(CHANNEL)["images"] if image["type"] == "delta"]
     assert deltas[0]["files"][:-1] == imported["files"][:-1]
     assert [file["path"] for file in deltas[2]["files"][:-1]] == []
+
+
+def test_what_old_appliers_cannot_unpack_is_kept_from_them(made: Tree) -> None:
+    """They unpack after they have formatted: a device that took a zstd payload would be left without a system."""
+    made.release("20261125", b"three" * 500, compression="zstd")
+    made.release("20261126", b"four" * 500, compression="zstd")
+    assert made.do(tag_image, CHANNEL, DEVICE, "13.1").version == 5
+    index = made.raw_index(CHANNEL)
+    assert [image["version"] for image in index["images"] if image["type"] == "full"] == [1, 2]
+    assert [image["version"] for image in index["compact"] if image["type"] == "full"] == [3, 4, 5]
+    assert (made.device_of_2015(0), made.device_of_2015(1), made.device_of_2015(2)) == (2, 2, 2)
+    names = [file.name.partition(".")[2] for file in find_path(made.images(CHANNEL), 0).images[0].files]
+    assert names == ["tar.zst", "tar.zst", "tar.xz"]
+    assert [image.version for image in find_path(made.images(CHANNEL), 2).images][-1] == 5
+    assert [len(image.files) for image in find_path(made.images(CHANNEL), 4).images] == [1]
+    made.do(create_channel, STABLE)
+    made.do(promote, CHANNEL, STABLE, DEVICE)
+    assert (made.versions(STABLE), made.device_of_2015(0, STABLE)) == ([1], 0)
+    assert made.release("20261127", b"five") == 6
+    assert made.device_of_2015(2) == 6
+    assert made.do(collect_orphans) == ()
+
+
+def test_deltas_lead_from_as_many_versions_as_the_channel_says(made: Tree) -> None:
+    made.release("20261125", b"three", delta_bases=2)
+    made.release("20261126", b"four", delta_bases=0)
+    ways = [(image.base, image.version) for image in made.images(CHANNEL) if image.type == "delta"]
+    assert sorted(set(ways)) == [(1, 2), (1, 3), (2, 3)]
+
+
+def test_no_delta_is_pooled_that_is_larger_than_the_full_image(made: Tree) -> None:
+    """One of 2015 names all that is gone."""
+    made.release("20261125", b"three", names=[f"usr/{hashlib.sha256(b'%d' % at).hexdigest()}" for at in range(300)])
+    before = {path.name for path in (made.www / "pool").iterdir()}
+    made.release("20261126", b"four")
+    fresh = {path.name for path in (made.www / "pool").iterdir()} - before
+    assert fresh
+    assert not [name for name in fresh if name.endswith(".delta.tar.xz")]
+    assert [image.form for image in made.images(CHANNEL) if image.base == 3] == ["compact"]
 
 
 def test_only_the_newest_version_is_phased(made: Tree) -> None:

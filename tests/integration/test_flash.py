@@ -380,3 +380,12 @@ def test_two_runs_in_other_environments_are_equal(tree: Path, here: Path, tmp_pa
         subprocess.run(as_ordinary_user(argv, folder) if name == "user" else argv, cwd=folder, check=True)
         digests[name] = sparse_sha256(folder / f"{name}.img")
     assert set(digests.values()) == {digests["here"]}, digests
+
+
+def test_a_version_packed_with_zstd(here: Path, signer: Signer) -> None:
+    store = open_store(str(here / "var/store"))
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer, compression="zstd")
+    publish_gadget(GADGET, store=store, signer=signer, run=run)
+    assert coreimage([*FLASH, "--output", "x.img"]) == 0
+    assert "one" in _system(Path("x.img"), "/etc/issue")

@@ -12,6 +12,7 @@ import lzma
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +27,7 @@ from coreimage.client.upgrade import find_path
 from coreimage.errors import CoreimageError
 from coreimage.http import Downloader
 from coreimage.image_server import client_errors, open_server
+from coreimage.process import run
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import customise_rootfs, publish_keyrings, verify_web
@@ -121,7 +123,7 @@ def test_mutated_rootfs_and_components(tar: bytes, tmp_path: Path) -> None:
     source = tmp_path / "source"
     for packed in (gzip.compress(tar, 1), lzma.compress(tar, preset=0), tar):
         source.write_bytes(packed)
-        for rewrite in (customise_rootfs, repack_component):
+        for rewrite in (customise_rootfs, partial(repack_component, run=run)):
             with only_our_errors():
                 rewrite(source, io.BytesIO())
 
@@ -130,7 +132,7 @@ def test_mutated_rootfs_and_components(tar: bytes, tmp_path: Path) -> None:
 def test_mutated_compression(packed: bytes, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(packed)
-    for rewrite in (customise_rootfs, repack_component):
+    for rewrite in (customise_rootfs, partial(repack_component, run=run)):
         with only_our_errors():
             rewrite(source, io.BytesIO())
     with only_our_errors():

@@ -14,6 +14,7 @@ from tests.harness.strict_client.documents import parse_channels, parse_index
 from tests.harness.strict_client.payloads import check_delta, check_identity, check_rootfs
 from tests.harness.strict_client.refusal import RefusedError, require
 
+_XZ = b"\xfd7zXZ\0"
 _INSTALLED_BYTES = 4 << 20
 """Versions with larger files are verified, but not installed in memory."""
 
@@ -100,6 +101,7 @@ class _Tree:
             content = self._signed(file["path"], keys, file["signature"])
             require(file["size"] == len(content), f"size of {file['path']}")
             require(hashlib.sha256(content).hexdigest() == file["checksum"], f"checksum of {file['path']}")
+            require(content.startswith(_XZ), f"{file['path']} is no xz, and recovery unpacks nothing else (§2.4)")
             contents[file["path"].rpartition("/")[2]] = content
         details = dict(part.split("=", 1) for part in image["version_detail"].split(","))
         require(details["version"] == str(image["version"]), "version_detail")
