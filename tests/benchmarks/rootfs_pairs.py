@@ -52,7 +52,7 @@ _PROJECT = """
       before: {{series: "before", devices: [{device}], boot_test: []}}
       after: {{series: "after", devices: [{device}], boot_test: []}}
 """
-_PACKAGES = (
+PACKAGES = (
     *("systemd", "systemd-sysv", "systemd-resolved", "udev", "dbus", "libpam-systemd", "sudo", "iproute2"),
     *("openssh-server", "ca-certificates", "libnss-extrausers", "python3-minimal", "gpgv", "xz-utils", "zstd"),
 )
@@ -88,7 +88,7 @@ def made_pair(folder: Path, codename: str) -> Pair:
 
 def _build(folder: Path, codename: str) -> list[PublishedBuild]:
     store = _store(folder)
-    values = {"codename": codename, "device": DEVICE, "architecture": ARCHITECTURE, "packages": ", ".join(_PACKAGES)}
+    values = {"codename": codename, "device": DEVICE, "architecture": ARCHITECTURE, "packages": ", ".join(PACKAGES)}
     values["gadget"] = str(ROOT / "deployments/gadgets" / DEVICE)
     file = folder / "project.yaml"
     file.write_text(dedent(_PROJECT).format(**values))
