@@ -1,27 +1,34 @@
 """Block maps (bmap 2.0), with which bmaptool writes an image to a card or stick without its empty part.
 
-Blocks that are not listed keep whatever the medium held before. So the map lists, beside all that was written, what
-ext4 takes for zero without having been told: inode tables, bitmaps and journals.
+Blocks that are not listed keep whatever the medium held before, so zeros that somebody relies on have to be listed.
+Which blocks are in use, the file systems say themselves: where the image file has holes differs from copy to copy.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import struct
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from coreimage.disk_image.holes import extents
 from coreimage.disk_image.table import read_partitions
+from coreimage.errors import BuildError
 from coreimage.model import Value
 from coreimage.process import Run
 
 BLOCK_BYTES = 4096
-_EXT4_SUPERBLOCK = 1024
-_EXT4_MAGIC = 0x38, b"\x53\xef"
-_JOURNAL_INODE = 8
-_TABLES = re.compile(r"(?:Inode table|Block bitmap|Inode bitmap) at (\d+)(?:-(\d+))?")
-_EXTENT = re.compile(r"\(\d+(?:-\d+)?\):(\d+)(?:-(\d+))?")
+_CHUNK_BYTES = 1 << 20
+_EXT4_MAGIC = 1024 + 0x38, b"\x53\xef"
+"""Where in a file system (ext4 on-disk format, "super block"), and what."""
+_FAT32_MAGIC = 82, b"FAT32   "
+_FAT32 = struct.Struct("<11xHBHB19xI")
+"""From the boot sector: bytes a sector, sectors a cluster, reserved sectors, tables, sectors of a table (FAT: General
+Overview of On-Disk Format, §3)."""
+_FREE = re.compile(r"^\s+Free blocks: (.*)$", re.MULTILINE)
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 _HOLE_FOR_CHECKSUM = "0" * 64
 
 _HEAD = """<?xml version="1.0" ?>
@@ -45,10 +52,10 @@ class BlockRange(Value):
 
 
 def write_bmap(image: Path, target: Path, *, run: Run) -> Path:
-    """The block map of a raw image whose empty part is holes."""
+    """The block map of a raw image: the same for the same bytes, wherever the file has holes."""
     size_bytes = image.stat().st_size
     blocks = -(-size_bytes // BLOCK_BYTES)
-    ranges = merged([*_written(image), *_taken_for_zero(image, run)], blocks)
+    ranges = merged(_used(image, run), blocks)
     text = bmap_text(size_bytes, ranges, _digests(image, ranges))
     target.write_text(text, "utf-8")
     return target
@@ -83,34 +90,68 @@ def merged(ranges: Iterable[BlockRange], blocks: int) -> tuple[BlockRange, ...]:
     return tuple(result)
 
 
-def _written(image: Path) -> Iterator[BlockRange]:
+def _used(image: Path, run: Run) -> Iterator[BlockRange]:
+    """What the file systems use; everything else is listed whole, if there is anything in it."""
+    partitions = sorted(read_partitions(image), key=lambda entry: entry.first)
     with image.open("rb") as file:
-        for start, stop in extents(file.fileno()):
-            yield BlockRange(first=start // BLOCK_BYTES, last=(stop - 1) // BLOCK_BYTES)
+        end_bytes = 0
+        for entry in partitions:
+            yield from _whole(file, end_bytes, entry.offset_bytes)
+            end_bytes = entry.offset_bytes + entry.size_bytes
+            if _has(file, entry.offset_bytes, *_EXT4_MAGIC):
+                dump = run(["dumpe2fs", f"{image}?offset={entry.offset_bytes}"]).output
+                yield from _placed(entry.offset_bytes, *ext4_used(dump))
+            elif _has(file, entry.offset_bytes, *_FAT32_MAGIC):
+                yield from _placed(entry.offset_bytes, 1, fat32_used(file, entry.offset_bytes))
+            else:
+                yield from _whole(file, entry.offset_bytes, end_bytes)
+        yield from _whole(file, end_bytes, image.stat().st_size)
 
 
-def _taken_for_zero(image: Path, run: Run) -> Iterator[BlockRange]:
-    with image.open("rb") as file:
-        for entry in read_partitions(image):
-            file.seek(entry.offset_bytes + _EXT4_SUPERBLOCK + _EXT4_MAGIC[0])
-            if file.read(2) == _EXT4_MAGIC[1]:
-                place = f"{image}?offset={entry.offset_bytes}"
-                text = run(["dumpe2fs", place]).output
-                journal = run(["debugfs", "-R", f"stat <{_JOURNAL_INODE}>", place]).output
-                yield from _blocks(entry.offset_bytes, _block_bytes(text), _TABLES.findall(text))
-                yield from _blocks(entry.offset_bytes, _block_bytes(text), _EXTENT.findall(journal))
+def _has(file: BinaryIO, start_bytes: int, offset_bytes: int, magic: bytes) -> bool:
+    file.seek(start_bytes + offset_bytes)
+    return file.read(len(magic)) == magic
 
 
-def _block_bytes(text: str) -> int:
-    found = re.search(r"^Block size:\s+(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else BLOCK_BYTES
+def _whole(file: BinaryIO, start_bytes: int, end_bytes: int) -> Iterator[BlockRange]:
+    for start in range(start_bytes, end_bytes, _CHUNK_BYTES):
+        file.seek(start)
+        if file.read(min(_CHUNK_BYTES, end_bytes - start)).strip(b"\0"):
+            yield from _placed(0, 1, [(start_bytes, end_bytes)])
+            return
 
 
-def _blocks(offset_bytes: int, block_bytes: int, found: Iterable[tuple[str, str]]) -> Iterator[BlockRange]:
-    for first, last in found:
-        start_bytes = offset_bytes + int(first) * block_bytes
-        stop_bytes = offset_bytes + (int(last or first) + 1) * block_bytes
-        yield BlockRange(first=start_bytes // BLOCK_BYTES, last=(stop_bytes - 1) // BLOCK_BYTES)
+def ext4_used(dump: str) -> tuple[int, list[tuple[int, int]]]:
+    """Pure, of what dumpe2fs prints: the bytes of a block, and the blocks that are not free, ends excluded."""
+    block_bytes, count = (_number(dump, what) for what in ("Block size", "Block count"))
+    free = [(int(a), int(b or a) + 1) for found in _FREE.findall(dump) for a, b in _RANGE.findall(found)]
+    edges = [0, *(edge for start, end in sorted(free) for edge in (start, end)), count]
+    return block_bytes, [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+
+
+def _number(dump: str, what: str) -> int:
+    found = re.search(rf"^{what}:\s+(\d+)", dump, re.MULTILINE)
+    if not found:
+        raise BuildError(f"dumpe2fs gives no {what.lower()}", resolution="report this with the version of e2fsprogs")
+    return int(found[1])
+
+
+def fat32_used(file: BinaryIO, start_bytes: int) -> list[tuple[int, int]]:
+    """Of the file system that begins there: all before the clusters, and those in use; bytes, ends excluded."""
+    file.seek(start_bytes)
+    sector_bytes, per_cluster, reserved, tables, per_table = _FAT32.unpack(file.read(_FAT32.size))
+    file.seek(start_bytes + reserved * sector_bytes)
+    table = array("I", file.read(per_table * sector_bytes))
+    clusters_bytes, cluster_bytes = (reserved + tables * per_table) * sector_bytes, per_cluster * sector_bytes
+    # The first two entries are of no cluster.
+    starts = [clusters_bytes + number * cluster_bytes for number, entry in enumerate(table[2:]) if entry]
+    return [(0, clusters_bytes), *((start, start + cluster_bytes) for start in starts)]
+
+
+def _placed(offset_bytes: int, unit_bytes: int, ranges: Iterable[tuple[int, int]]) -> Iterator[BlockRange]:
+    for start, end in ranges:
+        start_bytes, end_bytes = offset_bytes + start * unit_bytes, offset_bytes + end * unit_bytes
+        yield BlockRange(first=start_bytes // BLOCK_BYTES, last=(end_bytes - 1) // BLOCK_BYTES)
 
 
 def _digests(image: Path, ranges: Iterable[BlockRange]) -> Iterator[str]:

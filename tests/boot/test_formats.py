@@ -51,6 +51,9 @@ def test_a_block_map_is_enough_on_a_medium_full_of_garbage(tiny_image: Path, acc
     """What is not in the map keeps what was there: nothing that a file system relies on may be missing from it."""
     image = _copy(tiny_image, tmp_path / "disk.img")
     text = write_bmap(image, tmp_path / "disk.bmap", run=run).read_text()
+    run(["cp", "--sparse=never", image, tmp_path / "full.img"])
+    assert write_bmap(tmp_path / "full.img", tmp_path / "full.bmap", run=run).read_text() == text, "holes do not show"
+    (tmp_path / "full.img").unlink()
     ranges = [(int(a), int(b or a)) for a, b in re.findall(r"> (\d+)(?:-(\d+))? </Range>", text)]
     mapped_bytes = sum(last - first + 1 for first, last in ranges) * 4096
     assert mapped_bytes < image.stat().st_size // 3
