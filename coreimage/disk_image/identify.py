@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from coreimage.disk_image.boot_files import FOLDERS, RECORD
-from coreimage.disk_image.layout import ImageIdentity
 from coreimage.disk_image.table import read_partitions
 from coreimage.errors import CoreimageError
 from coreimage.model import Architecture
@@ -24,5 +23,5 @@ def image_architecture(image: Path, *, run: Run) -> Architecture:
         for folder in FOLDERS.values():
             with suppress(CoreimageError, ValidationError, yaml.YAMLError, KeyError, TypeError):
                 record = run(["mtype", "-i", f"{image}@@{boot.offset_bytes}", f"::{folder}/{RECORD}"]).output
-                return ImageIdentity.model_validate(yaml.safe_load(record)["image"]).architecture
+                return TypeAdapter(Architecture).validate_python(yaml.safe_load(record)["meta"]["architecture"])
     return "amd64"

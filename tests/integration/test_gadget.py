@@ -16,6 +16,7 @@ from coreimage.disk_image import (
     assemble,
     describe_gadget,
     fetch_gadget,
+    image_architecture,
     load_gadget,
     open_gadget,
     pack_snap,
@@ -144,6 +145,7 @@ def test_a_disk_for_a_board_with_u_boot(tmp_path: Path) -> None:
     assert not [name for name in listing if "grub" in name.lower() or name.startswith("::/EFI")]
     assert run(["mtype", "-i", place, "::coreimage.env"]).output == "slot=a\ntries=0\n"
     assert b"coreimage: slot" in (tmp_path / "board.img").read_bytes()[4 << 20 : 64 << 20]
+    assert image_architecture(made.path, run=run) == "arm64", "it says itself what it is"
     for name in ("system-a", "writable"):
         run(["e2fsck", "-f", "-n", f"{made.path}?offset={partitions[name].offset_bytes}"])
 
