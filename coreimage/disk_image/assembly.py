@@ -7,22 +7,26 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import structlog
 
-from coreimage.disk_image import filesystems, grub
+from coreimage.disk_image import grub
 from coreimage.disk_image.boot_files import boot_files, install_record
+from coreimage.disk_image.filesystems import Mke2fs, empty_ext4, fill_ext4, make_fat, probe_mke2fs
 from coreimage.disk_image.gadget import Gadget, Role, Structure, load_gadget
 from coreimage.disk_image.holes import extents
 from coreimage.disk_image.layout import DEFAULT_SIZE_GB, ImageIdentity, Layout, image_size_bytes, plan_layout
-from coreimage.disk_image.payload import Contents, unpack
+from coreimage.disk_image.payload import Contents, Sink, distribute
 from coreimage.disk_image.table import write_raw, write_table
 from coreimage.errors import BuildError, HostError, ProcessError
 from coreimage.model import Value
 from coreimage.process import Run, interruptible
+from coreimage.tarball import read_by
 from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.disk_image")
@@ -33,7 +37,7 @@ _JOURNAL_BYTES = 32 << 20
 _FAT_RESERVE_BYTES = 8 << 20
 _FILLED: tuple[tuple[Role, str], ...] = (("system-a", "system"), ("system-data", "writable"))
 """Filesystems that are made of what the tarballs have below a folder."""
-_MKFS_AT_ONCE = 2
+_BESIDE = 2
 _CHUNK_BYTES = 1 << 20
 
 
@@ -68,32 +72,77 @@ def assemble(
     with (
         _writing(output, run) as image,
         workspace("assemble", parent=work_folder, run=run) as work,
-        ThreadPoolExecutor(_MKFS_AT_ONCE, "mkfs") as pool,
+        ThreadPoolExecutor(_BESIDE, "beside") as pool,
         interruptible(),
     ):
         gadget = load_gadget(gadget_folder)
         layout = plan_layout(gadget, size_bytes or image_size_bytes(DEFAULT_SIZE_GB))
         write_table(image, layout, identity)
         write_raw(image, gadget, gadget_folder, layout)
-        slot_b = layout.by_role("system-b")
-        filling = [pool.submit(copy_context().run, filesystems.empty_ext4, image, slot_b, identity, run=run)]
-        on_step("unpack the tarballs")
-        tree = work / "tree"
-        tree.mkdir()
-        check_sizes(unpack(parts, tree, layout.size_bytes, run=run), layout)
+        mke2fs, slot_b = probe_mke2fs(work, run=run), layout.by_role("system-b")
+        beside = [
+            pool.submit(copy_context().run, partial(empty_ext4, image, slot_b, identity, mke2fs, run=run)),
+            pool.submit(copy_context().run, partial(_embed_grub, image, gadget, layout, work, identity, run=run)),
+        ]
         on_step("make the filesystems")
-        for role, root in _FILLED:
-            partition = layout.by_role(role)
-            filling.append(
-                pool.submit(copy_context().run, filesystems.fill_ext4, image, partition, tree / root, identity, run=run)
-            )
-        record = install_record(identity, [part.name for part in parts], size_bytes, options or {})
-        boot = boot_files(tree, gadget, gadget_folder, identity, record, work=work, run=run)
-        filesystems.make_fat(image, layout.by_role("system-boot"), boot, identity, run=run)
-        _embed_grub(image, gadget, layout, work, identity, run=run)
-        for filled in filling:
-            filled.result()
+        with _filling(image, layout, identity, mke2fs=mke2fs, work=work, run=run) as archives:
+            tree = work / "tree"
+            _distribute(parts, archives, tree, layout, epoch=identity.epoch, run=run)
+            on_step("fill the boot partition")
+            record = install_record(identity, [part.name for part in parts], size_bytes, options or {})
+            boot = boot_files(tree, gadget, gadget_folder, identity, record, work=work, run=run)
+            make_fat(image, layout.by_role("system-boot"), boot, identity, work=work, run=run)
+        for made in beside:
+            made.result()
         return AssembledImage(path=output, identity=identity, raw_size_bytes=layout.size_bytes)
+
+
+@contextmanager
+def _filling(
+    image: Path, layout: Layout, identity: ImageIdentity, *, mke2fs: Mke2fs, work: Path, run: Run
+) -> Iterator[Mapping[str, Sink]]:
+    """For each folder of the tarballs that becomes a filesystem, where to write the tarball of it. The filesystems are
+    whole when the block is left."""
+
+    def fill(role: Role, tarball: IO[bytes]) -> None:
+        fill_ext4(image, layout.by_role(role), identity, tarball, mke2fs=mke2fs, work=work, run=run)
+
+    with ExitStack() as stack:
+        yield {root: _WhileRead(stack.enter_context(read_by(partial(fill, role)))) for role, root in _FILLED}
+
+
+def _distribute(
+    parts: Sequence[Path], archives: Mapping[str, Sink], tree: Path, layout: Layout, *, epoch: int, run: Run
+) -> None:
+    """What belongs to no filesystem with owners is below `tree` afterwards, and ours. Raises as `distribute`, and as
+    `check_sizes` before anybody who was short of room is heard."""
+    tree.mkdir()
+    contents = Contents()
+    with read_by(partial(_unpack, tree, run)) as rest:
+        distribute(parts, archives, rest, contents, limit_bytes=layout.size_bytes, epoch=epoch, run=run)
+    check_sizes(contents, layout)
+
+
+def _unpack(tree: Path, run: Run, tarball: IO[bytes]) -> None:
+    run(["tar", "--extract", "--no-same-owner", "--preserve-permissions", "--directory", tree], stdin=tarball)
+
+
+class _WhileRead:
+    """Takes what nobody reads any more, too: whoever stopped reading says why when it is asked for its result."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, content: bytes, /) -> None:
+        if not self._file.closed:
+            try:
+                self._file.write(content)
+            except BrokenPipeError:
+                self.close()
+
+    def close(self) -> None:
+        with suppress(BrokenPipeError):
+            self._file.close()
 
 
 def _quiet(step: str) -> None:

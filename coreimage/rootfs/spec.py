@@ -23,9 +23,9 @@ DEVICE_PACKAGES = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev", "z
 
 TOOLS = (
     *("mmdebstrap", "apt", "dpkg", "mount", "tar", "gzip", "pigz", "xz-utils", "zstd", "python3", "eatmydata"),
-    *("e2fsprogs", "dosfstools", "mtools", "squashfs-tools", "grub-common"),
+    *("e2fsprogs", "libarchive-tools", "dosfstools", "mtools", "squashfs-tools", "grub-common"),
 )
-"""What makes chroots, tarballs, file systems and boot loaders."""
+"""What makes chroots, tarballs, file systems and boot loaders. libarchive is what mke2fs reads tarballs with."""
 TOOLS_OF: dict[Architecture, tuple[str, ...]] = {
     "amd64": ("grub-pc-bin", "grub-efi-amd64-bin"),
     "arm64": ("grub-efi-arm64-bin",),

@@ -8,6 +8,7 @@ from coreimage.tarball.compression import (
     decompress,
     decompressed,
     gzip_writer,
+    read_by,
     written_by,
 )
 from coreimage.tarball.reading import Limits, MemberCheck, check_members, extract
@@ -29,6 +30,7 @@ __all__ = [
     "extract",
     "gzip_writer",
     "normalise",
+    "read_by",
     "regular",
     "stored_xz",
     "symlink",

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
 from enum import Enum
 from functools import partial
@@ -168,6 +168,34 @@ def written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
         filled.result()
 
 
+@contextmanager
+def read_by(consume: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
+    """The writing end of a pipe that `consume` empties in a thread of its own.
+
+    It is closed, unless the block has done so, before the thread is awaited. When the block fails because its reader is
+    gone, what `consume` raised is raised.
+    """
+    reading, writing = os.pipe()
+    with ThreadPoolExecutor(1) as pool, interruptible():
+        with os.fdopen(writing, "wb", _PIPE_BYTES) as writer:
+            emptied = pool.submit(copy_context().run, _empty, consume, reading)
+            try:
+                yield writer
+                writer.close()
+            except BrokenPipeError:
+                emptied.result()
+                raise
+            finally:
+                with suppress(BrokenPipeError):
+                    writer.close()
+        emptied.result()
+
+
 def _fill(produce: Callable[[IO[bytes]], object], writing: int) -> None:
     with os.fdopen(writing, "wb", _PIPE_BYTES) as file:
         produce(file)
+
+
+def _empty(consume: Callable[[IO[bytes]], object], reading: int) -> None:
+    with os.fdopen(reading, "rb") as file:
+        consume(file)

@@ -27,6 +27,7 @@ from coreimage.process import run
 from coreimage.signing import GnupgSigner, Role, verify_detached
 from coreimage.storage import open_store
 from tests.boot.synthetic import EPOCH, GADGET, IDENTITY, Member, device_tarball, tarball
+from tests.harness.tools import SharedTools
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 """cap_net_raw+ep, as ping has it."""
@@ -100,6 +101,62 @@ def test_owners_modes_and_capabilities_survive(image: AssembledImage) -> None:
 
 def test_no_time_but_the_epoch_gets_in(image: AssembledImage) -> None:
     times = re.findall(r"([acm]time|crtime): 0x(\w+)", _debugfs(image.path, "system-a", "stat /usr/bin/su"))
+    assert {(name, int(value, 16)) for name, value in times} == {
+        ("atime", EPOCH),
+        ("ctime", EPOCH),
+        ("crtime", EPOCH),
+        ("mtime", EPOCH - 1000),
+    }
+
+
+@pytest.mark.parametrize("by", ["the machine's mke2fs", "that of the tools tree"])
+def test_contents_survive_however_they_get_there(by: str, tools: SharedTools, tmp_path: Path) -> None:
+    """A mke2fs that reads tarballs and one that does not, which gets them unpacked."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/sparse").write_bytes(b"start".ljust(1 << 20, b"\0") + b"end")
+    run(
+        ["tar", "--create", "--sparse", "--transform", "s,^,system/,", "--file", "sparse.tar", "-C", "in", "sparse"],
+        cwd=tmp_path,
+    )
+    hole = bytes(1 << 20)
+    link: dict[str, object] = {"type": tarfile.LNKTYPE, "linkname": "system/first"}
+    earlier: list[Member] = [
+        ("system", None, {"mode": 0o755}),
+        ("system/first", b"first", {"mode": 0o640}),
+        ("system/second", b"", link),
+        ("system/hole", hole + b"x", {}),
+        ("system/caf\u00e9", b"utf-8", {}),
+        ("system/\udcff\udcfe", b"no utf-8", {}),
+        ("system/" + "n" * 200, b"long", {}),
+        ("system/was-a-link", b"", {"type": tarfile.SYMTYPE, "linkname": "first"}),
+        ("system/etc", None, {"mode": 0o700}),
+        ("system/etc/version", b"old", {}),
+    ]
+    later: list[Member] = [
+        ("system/first", b"another", {}),
+        ("system/was-a-link", b"a file", {}),
+        ("system/etc", None, {"mode": 0o711}),
+        ("system/etc/version", b"new", {}),
+    ]
+    parts = [*_parts(tmp_path), tarball(tmp_path / "1.tgz", earlier), tarball(tmp_path / "2.tgz", later)]
+    parts.append(tmp_path / "sparse.tar")
+    own = run if by.startswith("the machine") else tools.run
+    assemble(parts, GADGET, IDENTITY, tmp_path / "x.img", run=own, work_folder=tmp_path)
+    image = tmp_path / "x.img"
+    run(["e2fsck", "-f", "-n", _place(image, "system-a")])
+
+    def content(name: str) -> str:
+        return _debugfs(image, "system-a", f'cat "/{name}"').partition("\n")[2]
+
+    names = ("second", "first", "was-a-link", "etc/version", "caf\u00e9", "n" * 200)
+    assert [content(name) for name in names] == ["first\n", "another\n", "a file\n", "new\n", "utf-8\n", "long\n"]
+    assert r"\xff\xfe" in _debugfs(image, "system-a", "ls -l /")
+    assert _stat(image, "system-a", "/etc") == ("0711", 0, 0)
+    assert "Blockcount: 8\n" in _debugfs(image, "system-a", "stat /hole"), "a hole takes no blocks"
+    _debugfs(image, "system-a", f"dump /sparse {tmp_path}/sparse")
+    assert (tmp_path / "sparse").read_bytes() == (tmp_path / "in/sparse").read_bytes()
+    assert CAPABILITY.hex(" ") in _debugfs(image, "system-a", "ea_list /usr/bin/ping")
+    times = re.findall(r"([acm]time|crtime): 0x(\w+)", _debugfs(image, "system-a", "stat /usr/bin/ping"))
     assert {(name, int(value, 16)) for name, value in times} == {
         ("atime", EPOCH),
         ("ctime", EPOCH),
