@@ -39,11 +39,13 @@ def flash(
     on_detail: Callable[[str], None] | None = None,
     cancel: Callable[[], None] = lambda: None,
     kept: KeptImages | None = None,
+    tools_tree: str | None = None,
 ) -> AssembledImage:
     """Makes a raw image of a channel's version at `output`: chain of trust verified, files applied by their order.
 
     `revision` 0 is the newest, a negative one counts back from it. A `local` part takes the place of the server's.
-    `cancel` ends downloads under way. What `kept` has already is copied from there. Raises VerificationError for
+    `cancel` ends downloads under way. What `kept` has already is copied from there; `tools_tree` is the digest of the
+    tree that `run` starts programs from, if it does. Raises VerificationError for
     what is not signed as it should, NotFoundError for what the server has not, and what `assemble` raises.
     """
     with client_errors():
@@ -52,7 +54,7 @@ def flash(
         on_step("Downloading and setting up...")
         whole = {**(options or {}), **said(local)}
         wanted = _Wanted(channel, device, image, architecture)
-        key = wanted.key(gadget_folder, size_bytes, whole)
+        key = wanted.key(gadget_folder, size_bytes, whole, tools_tree)
         if kept and (facts := kept.give(key, output)):
             on_step(f"Installing {device}")
             return _again(output, wanted.identity(facts.epoch))
@@ -96,10 +98,13 @@ class _Wanted:
             epoch=epoch,
         )
 
-    def key(self, gadget_folder: Path, size_bytes: int | None, options: Mapping[str, object]) -> str:
+    def key(
+        self, gadget_folder: Path, size_bytes: int | None, options: Mapping[str, object], tools_tree: str | None
+    ) -> str:
         """The options have the digests of local parts; the epoch is that of the image's own files."""
         parts = [f"{file.name} {file.sha256}" for file in self.image.files]
-        return image_key(parts, gadget_folder, {"of": self.identity(0), "size": size_bytes, "options": options})
+        said = {"of": self.identity(0), "size": size_bytes, "options": options}
+        return image_key(parts, gadget_folder, said, tools_tree)
 
 
 def _again(output: Path, identity: ImageIdentity) -> AssembledImage:

@@ -340,8 +340,9 @@ class Build:
         return step(title, images.assemble_image, *arguments, site=self.site)
 
     def offer(self, gadget: ArtifactRef) -> None:
-        """Whoever flashes the image elsewhere takes the gadget by its name."""
+        """Whoever flashes the image elsewhere takes the gadget by its name, and the same tools."""
         self.steps.take("", images.publish_gadget, gadget, self.tools, site=self.site)
+        self.steps.take("", chroots.offer_tools, self.tools, site=self.site)
 
     def boots(self, image: DiskImage) -> tuple[BootReport, ...]:
         if not self.firmwares(image):

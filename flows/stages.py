@@ -37,6 +37,7 @@ _STAGE_OF: dict[str, Stage] = {
     "publish-keyrings": "import",
     "import-build": "import",
     "publish-gadget": "image",
+    "offer-tools": "image",
     "assemble-image": "image",
     "boot-test": "boot",
     "release-candidate": "release",

@@ -37,6 +37,12 @@ def build_tools(lock: ArtifactRef, *, site: Site) -> ToolsTree:
         return rootfs.build_tools(lock, store=site.store(), fetch=fetch, run=run)
 
 
+@live_task()
+def offer_tools(tools: ToolsTree, *, site: Site) -> None:
+    """What `flash` runs, so that its images are those of the build; offering the same again changes nothing."""
+    rootfs.offer_tools(tools, rootfs.machine_architecture(), store=site.store(), signer=site.signer())
+
+
 @artifact_task(code=_CODE, exclude=["previous"])
 def plan_packages(
     spec: RootfsSpec | DeviceSpec,

@@ -247,10 +247,11 @@ def _boot_document(report: BootReport) -> dict[str, Any]:
 
 
 def _image(settings: Settings, result: BuildResult, path: Path) -> Facts:
+    from coreimage.cli.tools import own_tools  # noqa: PLC0415
     from coreimage.disk_image import fetch_image  # noqa: PLC0415
     from coreimage.process import run  # noqa: PLC0415
     from coreimage.storage import open_store  # noqa: PLC0415
 
     device = result.devices[0]
     fetch_image(device.image, path, store=open_store(settings.store_url), run=run)
-    return Facts(device.image.architecture, result.channel, device.release.version)
+    return Facts(device.image.architecture, result.channel, device.release.version, own_tools(settings))

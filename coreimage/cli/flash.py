@@ -90,6 +90,7 @@ class Wanted:
     download_only: bool
     clean_cache: bool
     verbose: bool
+    host_tools: bool
     force: bool
 
     @property
@@ -137,6 +138,7 @@ class Wanted:
 @click.option("--bmap/--no-bmap", default=True, show_default=True, help="A block map for bmaptool beside a raw image.")
 @click.option("--download-only", is_flag=True, help="Only leave the verified files here.")
 @click.option("--clean-cache", is_flag=True, help="Empty the cache of downloads first.")
+@click.option("--host-tools", is_flag=True, help="Make it with this machine's mke2fs, mtools, GRUB, … [the build's].")
 @click.option("-v", "--verbose", is_flag=True, help="Tell each step.")
 @click.option("--force", is_flag=True, help="Replace an existing FILE.")
 @click.option("--store", hidden=True, callback=_refuse, expose_value=False, help="Gone.")
@@ -234,7 +236,7 @@ def _make(settings: Settings, wanted: Wanted, source: Source, cancelled: threadi
         made = _flash(wanted, source, gadget, found, (image, work), cancelled)
         if wanted.developer_mode:
             story.info("Enabling developer mode...")
-        return Facts(found.architecture, source.channel, made.identity.version, made.identity.epoch)
+        return Facts(found.architecture, source.channel, made.identity.version, source.tools, made.identity.epoch)
 
     finish = Finish(
         form=wanted.form,
@@ -261,13 +263,12 @@ def _flash(
     from coreimage import disk_image  # noqa: PLC0415
     from coreimage import flash as images  # noqa: PLC0415
     from coreimage.logs import story  # noqa: PLC0415
-    from coreimage.process import run  # noqa: PLC0415
 
     image, work = places
     common: dict[str, Any] = {
         "gadget_folder": gadget,
         "output": image,
-        "run": run,
+        "run": source.tools.run,
         "work_folder": work,
         "size_bytes": disk_image.image_size_bytes(wanted.size) if wanted.size else None,
         "options": {"developer-mode": wanted.developer_mode, "oem": wanted.oem and found.name},
@@ -288,6 +289,7 @@ def _flash(
         local=local,
         cancel=cancelled.set,
         kept=source.kept,
+        tools_tree=source.tools.tree,
         **common,
     )
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from coreimage.cli.server import open_session, server_url
 from coreimage.cli.settings import Settings
+from coreimage.cli.tools import Tools, find_tools, machine_tools
 from coreimage.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -54,10 +55,9 @@ class Source:
     def gadget(self, work: Path) -> tuple[Path, GadgetDescription]:
         """Its folder, and what it says it is. Raises NotFoundError when nobody has a gadget of that name."""
         from coreimage.disk_image import describe_gadget, gadget_name, open_gadget  # noqa: PLC0415
-        from coreimage.process import run  # noqa: PLC0415
 
         if self._oem_path:
-            folder = open_gadget(self._oem_path, work, run=run)
+            folder = open_gadget(self._oem_path, work, run=self.tools.run)
             if not self.wanted.device:
                 self.device = describe_gadget(folder).device
         else:
@@ -77,17 +77,32 @@ class Source:
         from coreimage.client import NotPresentError  # noqa: PLC0415
         from coreimage.disk_image import fetch_gadget  # noqa: PLC0415
         from coreimage.image_server import client_errors  # noqa: PLC0415
-        from coreimage.process import run  # noqa: PLC0415
 
         if self.wanted.local:
             return None
+        run, open_message = self.tools.run, self.session.message
         with client_errors():
             try:
-                return fetch_gadget(name, work, webs=self._gadget_webs(), open_message=self.session.message, run=run)
+                return fetch_gadget(name, work, webs=self._oem_webs(), open_message=open_message, run=run)
             except NotPresentError:
                 return None
 
-    def _gadget_webs(self) -> Sequence[Web]:
+    @cached_property
+    def tools(self) -> Tools:
+        """The server's, or the own store's; a server that is not needed otherwise is not asked for them."""
+        if self.wanted.host_tools:
+            return machine_tools()
+        if self.wanted.local and (self.wanted.server is not None or not self._store_is_here):
+            return machine_tools("Tools are not downloaded for local parts")
+        return find_tools(self._oem_webs(), self.session.message)
+
+    @property
+    def _store_is_here(self) -> bool:
+        """Whether the own store is a folder that something was built in."""
+        url = urlsplit(self.settings.store_url)
+        return url.scheme in {"", "file"} and Path(unquote(url.path), "system-image/channels.json").exists()
+
+    def _oem_webs(self) -> Sequence[Web]:
         """Beside the channels, or below them, as a web server puts them."""
         from coreimage import progress  # noqa: PLC0415
         from coreimage.image_server import FetchWeb, StoreWeb  # noqa: PLC0415

@@ -20,19 +20,22 @@ from coreimage.cli.settings import Settings
 from coreimage.errors import ProcessError, UsageError
 
 if TYPE_CHECKING:
+    from coreimage.cli.tools import Tools
     from coreimage.disk_image import Compression, Customisation, Form, Login
     from coreimage.model import Architecture
+    from coreimage.process import Run
 
 _KEY_NAMES = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What an image is, however it was made; `channel` is the whole name."""
+    """What an image is, however it was made; `channel` is the whole name, `tools` are what it was made with."""
 
     architecture: Architecture
     channel: str
     version: int
+    tools: Tools
     epoch: int | None = None
     """Seconds, UTC: the time that everything added gets; now, where it is not known."""
 
@@ -99,12 +102,12 @@ def leave_image(
             work / "disk.img",
             login,
             int(time.time()) if facts.epoch is None else facts.epoch,
-            run=run,
+            run=facts.tools.run,
             work_folder=work,
             customisation=finish.customisation or Customisation(),
         )
         accelerator = probe_accelerator(facts.architecture, run=run, work_folder=work)
-        _hand_out(work / "disk.img", output, finish, work)
+        _hand_out(work / "disk.img", output, finish, work, facts.tools.run)
     access = Access(login, key_files, *how_to_launch(output, accelerator, facts.architecture, finish))
     if not settings.as_json:
         click.echo(summary(output, facts, access))
@@ -123,10 +126,9 @@ def _told_when_full(output: Path) -> Iterator[None]:
         raise
 
 
-def _hand_out(image: Path, output: Path, finish: Finish, work: Path) -> None:
+def _hand_out(image: Path, output: Path, finish: Finish, work: Path, run: Run) -> None:
     """The last act: whatever was made takes its name, the image itself last."""
     from coreimage.disk_image import write_bmap, write_form  # noqa: PLC0415
-    from coreimage.process import run  # noqa: PLC0415
 
     map_of = output.with_name(f"{output.name}.bmap")
     made_map = write_bmap(image, work / "disk.bmap", run=run) if finish.bmap else None
@@ -217,6 +219,7 @@ def document(output: Path, facts: Facts, access: Access) -> dict[str, Any]:
         "architecture": facts.architecture,
         "channel": facts.channel,
         "version": facts.version,
+        "tools": facts.tools.tree,
         "login": login,
         "launch": access.launch,
     }

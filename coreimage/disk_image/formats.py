@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from coreimage.errors import UsageError
 from coreimage.process import Run
+from coreimage.process import run as run_on_machine
 
 Form = Literal["raw", "qcow2", "vmdk"]
 Compression = Literal["xz", "zst", "gz"]
@@ -38,7 +39,7 @@ _OPTIONS: dict[Form, tuple[str, ...]] = {"raw": (), "qcow2": (), "vmdk": ("-o", 
 def write_form(image: Path, target: Path, form: Form, compression: Compression | None, *, run: Run) -> Path:
     """The raw `image` as `target`, in a folder of ours alone; for the plain raw form, `image` itself is moved there.
 
-    The same image gives the same bytes.
+    The same image gives the same bytes; those of qcow2 and vmdk come from the machine's QEMU.
     """
     if compression and form != "raw":
         raise UsageError(
@@ -50,7 +51,7 @@ def write_form(image: Path, target: Path, form: Form, compression: Compression |
         return image.replace(target)
     # A vmdk has its own file's name in it: the same for all.
     made = target.with_name(f"disk.{form}")
-    run(["qemu-img", "convert", "-f", "raw", "-O", form, *_OPTIONS[form], image, made])
+    run_on_machine(["qemu-img", "convert", "-f", "raw", "-O", form, *_OPTIONS[form], image, made])
     if form == "vmdk":
         _fix_content_id(image, made)
     return made.replace(target)

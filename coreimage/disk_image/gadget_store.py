@@ -20,9 +20,9 @@ from pydantic import Field, ValidationError
 from coreimage.client import NotPresentError, RepositoryError, Web
 from coreimage.disk_image.gadget_package import SNAP, GadgetDescription, describe_gadget, open_gadget, pack_snap
 from coreimage.errors import ConflictError, VerificationError
-from coreimage.model import OPENPGP_MESSAGE, Sha256, Value
+from coreimage.model import Sha256, Value
 from coreimage.process import Run
-from coreimage.signing import Role, Signer, open_inline
+from coreimage.signing import Signer, name_object
 from coreimage.storage import Store
 from coreimage.workspace import workspace
 
@@ -67,18 +67,9 @@ def publish_gadget(package: Path, *, store: Store, signer: Signer, run: Run) -> 
 
 
 def _point_to(published: PublishedGadget, *, store: Store, signer: Signer) -> None:
-    key = ROOT + pointer_path(published.gadget.name)
-    before = store.head(key)
-    if before is not None:
-        with store.open(key) as file, suppress(VerificationError):
-            keyring = [signer.public_key(Role.IMAGE_SIGNING)]
-            if read_pointer(open_inline(file.read(), keyring, where=key)[1], key) == published:
-                return
     document = json.dumps(published.model_dump(), sort_keys=True, indent=4).encode()
-    message = signer.inline(Role.IMAGE_SIGNING, document)
-    expected = {"if_match": before.etag} if before else {}
-    store.put_bytes(key, message, media_type=OPENPGP_MESSAGE, if_absent=before is None, **expected)
-    log.info("gadget published", name=published.gadget.name, version=published.gadget.version)
+    if name_object(ROOT + pointer_path(published.gadget.name), document, store=store, signer=signer):
+        log.info("gadget published", name=published.gadget.name, version=published.gadget.version)
 
 
 def read_pointer(document: bytes, where: str) -> PublishedGadget:

@@ -6,16 +6,17 @@ it counts for nothing. The key is of everything that decides the image's bytes: 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -27,14 +28,10 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.disk_image")
 
-_CHUNK_BYTES, _BLOCK_BYTES = 1 << 20, 4096
-_ZEROS = bytes(_BLOCK_BYTES)
+_CHUNK_BYTES, _PIECE_BYTES = 1 << 20, 1 << 16
+_ZEROS = bytes(_PIECE_BYTES)
 _IMAGE, _FACTS = ".img", ".json"
 _TOOLS = ("mke2fs", "mkfs.vfat", "mcopy", "grub-mkimage", "tar")
-
-
-class Digest(Protocol):
-    def update(self, content: bytes, /) -> None: ...
 
 
 class KeptFacts(Value):
@@ -98,17 +95,18 @@ class KeptImages:
             (self._folder / f"{key}{suffix}").unlink(missing_ok=True)
 
 
-def image_key(parts: Sequence[str], gadget_folder: Path, said: Mapping[str, object]) -> str:
+def image_key(
+    parts: Sequence[str], gadget_folder: Path, said: Mapping[str, object], tools_tree: str | None = None
+) -> str:
     """Pure but for what it reads: of the digests of the tarballs in their order, the gadget's files, what `said` has
-    of the image, our own code, and the programs of this machine that shape bytes."""
+    of the image, our own code, and the programs that shape bytes: a tools tree by its digest, else this machine's."""
     digest = hashlib.sha256(json.dumps([parts, said], sort_keys=True, default=str).encode())
     for path in sorted(path for path in gadget_folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(gadget_folder)} {len(content)}\n".encode() + content)
     for source in sorted(files("coreimage.disk_image").iterdir(), key=lambda each: each.name):
         digest.update(source.read_bytes() if source.is_file() else b"")
-    for name in _TOOLS:
-        digest.update(_program(name).encode())
+    digest.update((tools_tree or "".join(map(_program, _TOOLS))).encode())
     return digest.hexdigest()
 
 
@@ -119,33 +117,55 @@ def _program(name: str) -> str:
 
 
 def copy_sparse(source: Path, target: Path) -> str:
-    """Copies everything but holes; gives the digest of its size, and of place and bytes of all blocks that are not
-    zero.
+    """Copies everything but holes, sharing the blocks where the filesystem can; gives the digest of its size, and of
+    place and bytes of all pieces that are not zero.
 
     Holes may be elsewhere in a copy, on another filesystem, and the digest is the same.
     """
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK_BYTES))
-    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+    with (
+        source.open("rb", buffering=0) as reader,
+        target.open("wb", buffering=0) as writer,
+        ThreadPoolExecutor(1) as pool,
+    ):
         size_bytes = os.fstat(reader.fileno()).st_size
         writer.truncate(size_bytes)
-        digest.update(size_bytes.to_bytes(8, "little"))
-        for start, stop in extents(reader.fileno()):
-            reader.seek(start)
-            writer.seek(start)
-            position = start
-            while position < stop and (count := reader.readinto(buffer[: stop - position])):
-                writer.write(buffer[:count])
-                _add_blocks(digest, position, bytes(buffer[:count]))
-                position += count
+        found = list(extents(reader.fileno()))
+        copied = pool.submit(_copy_extents, reader.fileno(), writer.fileno(), found)
+        digest = _content_digest(reader.fileno(), size_bytes, found)
+        copied.result()
+    return digest
+
+
+def _copy_extents(source: int, target: int, found: Sequence[tuple[int, int]]) -> None:
+    for start, stop in found:
+        position = start
+        while position < stop:
+            count = _copy_piece(source, target, position, stop - position)
+            if not count:
+                return
+            position += count
+
+
+def _copy_piece(source: int, target: int, position: int, most_bytes: int) -> int:
+    try:
+        return os.copy_file_range(source, target, most_bytes, position, position)
+    except OSError as error:
+        # Between two filesystems, or on one that cannot.
+        if error.errno not in {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
+            raise
+    return os.pwrite(target, os.pread(source, min(most_bytes, _CHUNK_BYTES), position), position)
+
+
+def _content_digest(file: int, size_bytes: int, found: Sequence[tuple[int, int]]) -> str:
+    digest = hashlib.sha256(size_bytes.to_bytes(8, "little"))
+    done = 0
+    for start, stop in found:
+        for place in range(max(done, start // _PIECE_BYTES * _PIECE_BYTES), stop, _PIECE_BYTES):
+            piece = os.pread(file, _PIECE_BYTES, place)
+            if piece != _ZEROS[: len(piece)]:
+                digest.update(place.to_bytes(8, "little") + piece)
+            done = place + _PIECE_BYTES
     return digest.hexdigest()
-
-
-def _add_blocks(digest: Digest, position: int, content: bytes) -> None:
-    for start in range(0, len(content), _BLOCK_BYTES):
-        block = content[start : start + _BLOCK_BYTES]
-        if block != _ZEROS[: len(block)]:
-            digest.update((position + start).to_bytes(8, "little"))
-            digest.update(block)
 
 
 def _last_used(path: Path) -> datetime:

@@ -13,10 +13,11 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from coreimage.disk_image.customisation import Customisation, customised
-from coreimage.disk_image.seed import ETC, HOMES, SeedFile, is_present, with_parents, writable_place, write_seed
+from coreimage.disk_image.seed import ETC, HOMES, SeedFile, present, with_parents, writable_place, write_seed
 from coreimage.errors import UsageError
 from coreimage.model import Value
 from coreimage.process import Run
+from coreimage.process import run as run_on_machine
 
 USER, USER_ID = "admin", 1000
 _SUDO_GROUP_ID, _SHADOW_GROUP_ID = 27, 42
@@ -73,11 +74,11 @@ def personalise(
     Raises UsageError when the image has a login already.
     """
     place = writable_place(image)
-    if is_present(place, f"{_EXTRAUSERS}/passwd", run=run):
+    if present(place, [f"{_EXTRAUSERS}/passwd"], run=run):
         raise UsageError("the image has a login already", where=str(image), resolution="start from a fresh image")
     files = list(customised(customisation))
     if login:
-        files += seed(login, _hashed(login.password, run=run) if login.password else "*")
+        files += seed(login, _hashed(login.password) if login.password else "*")
     if files:
         write_seed(place, files, epoch, run=run, work_folder=work_folder)
 
@@ -120,5 +121,6 @@ def _line(*fields: object) -> bytes:
     return (":".join(str(field) for field in fields) + "\n").encode()
 
 
-def _hashed(password: str, *, run: Run) -> str:
-    return run(["openssl", "passwd", "-6", "-stdin"], stdin=f"{password}\n".encode()).output.strip()
+def _hashed(password: str) -> str:
+    """By the machine's OpenSSL: with its random salt, no two images with a password are equal anyway."""
+    return run_on_machine(["openssl", "passwd", "-6", "-stdin"], stdin=f"{password}\n".encode()).output.strip()

@@ -51,12 +51,17 @@ def writable_place(image: Path) -> str:
 def write_seed(place: str, files: Sequence[SeedFile], epoch: int, *, run: Run, work_folder: Path) -> None:
     """Makes the files, folders that are there already left as they are."""
     with tempfile.TemporaryDirectory(prefix="seed-", dir=work_folder) as folder:
-        wanted = [file for file in with_parents(files) if _is_file(file) or not is_present(place, file.path, run=run)]
-        debugfs(place, debugfs_commands(wanted, Path(folder)), epoch, run=run)
+        wanted = with_parents(files)
+        there = present(place, [file.path for file in wanted if not _is_file(file)], run=run)
+        commands = debugfs_commands([file for file in wanted if file.path not in there], Path(folder))
+        debugfs(place, commands, epoch, run=run)
 
 
-def is_present(place: str, path: str, *, run: Run) -> bool:
-    return "Inode:" in run(["debugfs", "-R", f'stat "/{path}"', place]).output
+def present(place: str, paths: Sequence[str], *, run: Run) -> set[str]:
+    """Which of the paths there are on the filesystem at that place."""
+    commands = "".join(f'stat "/{path}"\n' for path in paths)
+    answers = run(["debugfs", "-f", "-", place], stdin=commands.encode()).output.split("debugfs: stat ")[1:]
+    return {path for path, answer in zip(paths, answers, strict=True) if "\nInode:" in answer}
 
 
 def debugfs_commands(files: Sequence[SeedFile], folder: Path) -> str:

@@ -20,6 +20,7 @@ from coreimage.rootfs.lock import (
     store_lock,
     tools_lock_pointer,
 )
+from coreimage.rootfs.offered import OfferedTools, offer_tools, offered_tools, offered_tree
 from coreimage.rootfs.plan import plan_packages
 from coreimage.rootfs.probe import probe_archives
 from coreimage.rootfs.spec import (
@@ -40,6 +41,7 @@ __all__ = [
     "ArchiveSpec",
     "DeviceSpec",
     "HookSpec",
+    "OfferedTools",
     "Offline",
     "RootfsSpec",
     "Spec",
@@ -55,6 +57,9 @@ __all__ = [
     "move_lock_pointer",
     "named_lock",
     "note_released",
+    "offer_tools",
+    "offered_tools",
+    "offered_tree",
     "offline_lock",
     "plan_packages",
     "probe_archives",

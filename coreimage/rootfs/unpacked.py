@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +52,12 @@ def tools_run(tools: ToolsTree, *, store: Store) -> Run:
 
 def unpacked_tools(tools: ToolsTree, *, store: Store, folder: Path) -> Path:
     """The tree in `folder`, whole; from now on held by this process."""
-    place = folder / tools.tree.sha256
+    return unpacked_tree(tools.tree.sha256, folder=folder, fetch=lambda path: fetch_blob(store, tools.tree, path))
+
+
+def unpacked_tree(sha256: str, *, folder: Path, fetch: Callable[[Path], object]) -> Path:
+    """The same of a packed tree with that digest, which `fetch` puts at the path given it, if it is needed."""
+    place = folder / sha256
     with _one_at_a_time:
         if place not in _held:
             with suppress(PermissionError):
@@ -61,7 +66,7 @@ def unpacked_tools(tools: ToolsTree, *, store: Store, folder: Path) -> Path:
             if not _whole(place):
                 with _making(folder):
                     if not _whole(place):
-                        _unpack(tools, place, store)
+                        _unpack(place, fetch)
                         tidy_trees(folder, budget_bytes=trees_budget_bytes())
     return place
 
@@ -93,12 +98,12 @@ def _making(folder: Path) -> Iterator[None]:
         yield
 
 
-def _unpack(tools: ToolsTree, place: Path, store: Store) -> None:
-    log.info("unpacking the tools", tree=tools.tree.sha256, folder=str(place))
+def _unpack(place: Path, fetch: Callable[[Path], object]) -> None:
+    log.info("unpacking the tools", tree=place.name, folder=str(place))
     with workspace("tools", parent=place.parent) as folder:
-        new = folder / "tree"
+        new, packed = folder / "tree", folder / "tree.tar.gz"
         new.mkdir(mode=0o755)
-        packed = fetch_blob(store, tools.tree, folder / "tree.tar.gz")
+        fetch(packed)
         run(["tar", "--extract", "--gzip", "--file", packed, "--directory", new, "--no-same-owner", "-p"])
         (new / _CONTENTS).write_text(_digest(new))
         if place.exists():

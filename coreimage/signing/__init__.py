@@ -13,6 +13,7 @@ from coreimage.signing.keys import (
     switch_keys,
     write_backup,
 )
+from coreimage.signing.named import name_object
 from coreimage.signing.packets import issuer_of
 from coreimage.signing.roles import Role, Signer
 
@@ -29,6 +30,7 @@ __all__ = [
     "exported_key",
     "issuer_of",
     "make_keyring",
+    "name_object",
     "open_inline",
     "switch_keys",
     "verify_detached",

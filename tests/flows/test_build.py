@@ -217,6 +217,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "plan_packages": rooms.plan,
             "build_rootfs": rooms.rootfs,
             "build_device": rooms.device,
+            "offer_tools": lambda tools, architecture, **k: None,
         },
         system_image: {
             "publish_keyrings": lambda **k: None,

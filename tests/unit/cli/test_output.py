@@ -15,11 +15,13 @@ from coreimage.cli.output import (
     own_command,
     summary,
 )
+from coreimage.cli.tools import Tools
 from coreimage.disk_image import Login
 from coreimage.errors import UsageError
+from coreimage.process import run
 
 KEY = "ssh-ed25519 " + "A" * 68 + " me@here"
-FACTS = Facts(architecture="amd64", channel="ubuntu-core/15.04/edge", version=57)
+FACTS = Facts(architecture="amd64", channel="ubuntu-core/15.04/edge", version=57, tools=Tools(run, None))
 WITH_KEY = Access(Login(ssh_keys=(KEY,)), (Path("/home/me/.ssh/id_ed25519.pub"),), "qemu x86.img", "coreimage boot x")
 WITH_PASSWORD = Access(Login(password="hunter2"), (), "qemu x86.img", "coreimage boot x")
 
