@@ -314,6 +314,11 @@ def environment(
     return {**kept, "PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
 
 
+def entering(tree: Path, sandbox: Sandbox = Sandbox.NONE) -> list[str]:
+    """What to put before an argv that is started elsewhere, for it to run the programs of a tools tree."""
+    return _wrapper(sandbox, network=True, tree=tree)
+
+
 def _wrapper(sandbox: Sandbox, network: bool, tree: Path | None) -> list[str]:
     die_with_us = ["setpriv", "--pdeathsig", "KILL", "--"]
     namespaces = [] if network else ["--net"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +42,7 @@ def gzip_writer(path: Path, *, run: Run, level: int = 1) -> Iterator[IO[bytes]]:
 
     The block runs in the calling thread; what pigz says of a failure goes before the broken pipe that it left.
     """
-    reading, writing = os.pipe()
+    reading, writing = _pipe()
     argv = ["pigz", "--no-name", "--processes", "2", "--stdout", f"-{level}"]
     try:
         with path.open("wb") as target, ThreadPoolExecutor(1) as pool:
@@ -153,7 +154,7 @@ def written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
     The reading end is closed before the thread is awaited: a producer whose reader is gone ends too. When both fail,
     what `produce` raised is raised, since its reader failed for want of what it had promised.
     """
-    reading, writing = os.pipe()
+    reading, writing = _pipe()
     with ThreadPoolExecutor(1) as pool, interruptible():
         with os.fdopen(reading, "rb") as reader:
             filled = pool.submit(copy_context().run, _fill, produce, writing)
@@ -175,7 +176,7 @@ def read_by(consume: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
     It is closed, unless the block has done so, before the thread is awaited. When the block fails because its reader is
     gone, what `consume` raised is raised.
     """
-    reading, writing = os.pipe()
+    reading, writing = _pipe()
     with ThreadPoolExecutor(1) as pool, interruptible():
         with os.fdopen(writing, "wb", _PIPE_BYTES) as writer:
             emptied = pool.submit(copy_context().run, _empty, consume, reading)
@@ -189,6 +190,14 @@ def read_by(consume: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
                 with suppress(BrokenPipeError):
                     writer.close()
         emptied.result()
+
+
+def _pipe() -> tuple[int, int]:
+    """A large one, where the user may: fewer turns for who writes and who reads."""
+    reading, writing = os.pipe()
+    with suppress(PermissionError):
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return reading, writing
 
 
 def _fill(produce: Callable[[IO[bytes]], object], writing: int) -> None:
