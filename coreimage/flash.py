@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from coreimage.client import Image, ImageFile, Session
@@ -16,9 +16,47 @@ from coreimage.local_parts import SERVER_PREFIXES, LocalPart, check_modules, sca
 from coreimage.model import Architecture
 from coreimage.process import Run
 
-__all__ = ["WEB_ROOT", "StoreWeb", "download_files", "flash", "flash_local"]
+__all__ = ["WEB_ROOT", "Making", "StoreWeb", "download_files", "flash", "flash_local"]
 
 DOWNLOADS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Making:
+    """How an image is made, whatever of. `tools_tree` is the digest of the tree that `run` starts programs from, if it
+    does; the other fields are those of `assemble`."""
+
+    gadget_folder: Path
+    output: Path
+    run: Run
+    work_folder: Path
+    size_bytes: int | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+    on_detail: Callable[[str], None] | None = None
+    tools_tree: str | None = None
+
+    def assembled(self, files: Sequence[Path], identity: ImageIdentity, local: Sequence[LocalPart]) -> AssembledImage:
+        return assemble(
+            files,
+            self.gadget_folder,
+            identity,
+            self.output,
+            run=self.run,
+            work_folder=self.work_folder,
+            size_bytes=self.size_bytes,
+            on_step=self.on_detail,
+            options=self.said(local),
+        )
+
+    def key(self, image: Image, of: ImageIdentity, local: Sequence[LocalPart]) -> str:
+        """The options have the digests of local parts. `of` is without an epoch: that is of the image's own files."""
+        parts = [f"{file.name} {file.sha256}" for file in image.files]
+        said = {"of": of, "size": self.size_bytes, "options": self.said(local)}
+        return image_key(parts, self.gadget_folder, said, self.tools_tree)
+
+    def said(self, local: Sequence[LocalPart]) -> dict[str, object]:
+        """What the record on the boot partition says; the presence of local parts there turns updates off."""
+        return {**self.options, **{f"{part.kind}-part": part.said for part in local}}
 
 
 def flash(
@@ -26,89 +64,39 @@ def flash(
     channel: str,
     device: str,
     architecture: Architecture,
+    making: Making,
     *,
-    gadget_folder: Path,
-    output: Path,
-    run: Run,
-    work_folder: Path,
     revision: int = 0,
-    size_bytes: int | None = None,
     local: Sequence[LocalPart] = (),
-    options: Mapping[str, object] | None = None,
     on_step: Callable[[str], None] = lambda _: None,
-    on_detail: Callable[[str], None] | None = None,
     cancel: Callable[[], None] = lambda: None,
     kept: KeptImages | None = None,
-    tools_tree: str | None = None,
 ) -> AssembledImage:
-    """Makes a raw image of a channel's version at `output`: chain of trust verified, files applied by their order.
+    """Makes a raw image of a channel's version: chain of trust verified, files applied by their order.
 
     `revision` 0 is the newest, a negative one counts back from it. A `local` part takes the place of the server's.
-    `cancel` ends downloads under way. What `kept` has already is copied from there; `tools_tree` is the digest of the
-    tree that `run` starts programs from, if it does. Raises VerificationError for
+    `cancel` ends downloads under way. What `kept` has already is copied from there. Raises VerificationError for
     what is not signed as it should, NotFoundError for what the server has not, and what `assemble` raises.
     """
     with client_errors():
         on_step("Fetching information from server...")
         image = session.select(channel, device, revision)
         on_step("Downloading and setting up...")
-        whole = {**(options or {}), **said(local)}
-        wanted = _Wanted(channel, device, image, architecture)
-        key = wanted.key(gadget_folder, size_bytes, whole, tools_tree)
-        if kept and (facts := kept.give(key, output)):
+        unkept = _identity(channel, device, image.version, architecture, epoch=0)
+        key = making.key(image, unkept, local)
+        if kept and (facts := kept.give(key, making.output)):
             on_step(f"Installing {device}")
-            return _again(output, wanted.identity(facts.epoch))
-        parts = download_files(session, channel, device, image, work_folder / "parts", local=local, cancel=cancel)
+            return _again(making.output, unkept.model_copy(update={"epoch": facts.epoch}))
+        folder = making.work_folder / "parts"
+        parts = download_files(session, channel, device, image, folder, local=local, cancel=cancel)
     files = with_local(image, parts, local)
     on_step(f"Installing {device}")
     if local:
-        check_modules(scan(files, run=run), ", ".join(str(part.path) for part in local))
-    identity = wanted.identity(newest_mtime(files[-1]))
-    made = assemble(
-        files,
-        gadget_folder,
-        identity,
-        output,
-        run=run,
-        work_folder=work_folder,
-        size_bytes=size_bytes,
-        on_step=on_detail,
-        options=whole,
-    )
+        check_modules(scan(files, run=making.run), ", ".join(str(part.path) for part in local))
+    made = making.assembled(files, unkept.model_copy(update={"epoch": newest_mtime(files[-1])}), local)
     if kept:
-        kept.keep(key, output, identity.epoch)
+        kept.keep(key, making.output, made.identity.epoch)
     return made
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """The image of a channel that is made."""
-
-    channel: str
-    device: str
-    image: Image
-    architecture: Architecture
-
-    def identity(self, epoch: int) -> ImageIdentity:
-        return ImageIdentity(
-            channel=self.channel,
-            device=self.device,
-            version=self.image.version,
-            architecture=self.architecture,
-            epoch=epoch,
-        )
-
-    def key(
-        self, gadget_folder: Path, size_bytes: int | None, options: Mapping[str, object], tools_tree: str | None
-    ) -> str:
-        """The options have the digests of local parts; the epoch is that of the image's own files."""
-        parts = [f"{file.name} {file.sha256}" for file in self.image.files]
-        said = {"of": self.identity(0), "size": size_bytes, "options": options}
-        return image_key(parts, gadget_folder, said, tools_tree)
-
-
-def _again(output: Path, identity: ImageIdentity) -> AssembledImage:
-    return AssembledImage(path=output, identity=identity, raw_size_bytes=output.stat().st_size)
 
 
 def flash_local(
@@ -116,37 +104,28 @@ def flash_local(
     device: str,
     architecture: Architecture,
     version: int,
-    local: Sequence[LocalPart],
+    making: Making,
     *,
-    gadget_folder: Path,
-    output: Path,
-    run: Run,
-    work_folder: Path,
-    size_bytes: int | None = None,
-    options: Mapping[str, object] | None = None,
+    local: Sequence[LocalPart],
     on_step: Callable[[str], None] = lambda _: None,
-    on_detail: Callable[[str], None] | None = None,
 ) -> AssembledImage:
     """The same without any server: all of the image is `local`, and only its version part is made here."""
     on_step(f"Installing {device}")
     paths = [part.path for part in local]
-    scanned = scan(paths, run=run)
+    scanned = scan(paths, run=making.run)
     check_modules(scanned, ", ".join(map(str, paths)))
-    epoch = scanned.newest
     roles = {"ubuntu" if part.kind == "rootfs" else "raw-device": "local" for part in local}
-    version_file = version_part(channel, device, version, roles, folder=work_folder, epoch=epoch)
-    identity = ImageIdentity(channel=channel, device=device, version=version, architecture=architecture, epoch=epoch)
-    return assemble(
-        [*paths, version_file],
-        gadget_folder,
-        identity,
-        output,
-        run=run,
-        work_folder=work_folder,
-        size_bytes=size_bytes,
-        on_step=on_detail,
-        options={**(options or {}), **said(local)},
-    )
+    version_file = version_part(channel, device, version, roles, folder=making.work_folder, epoch=scanned.newest)
+    identity = _identity(channel, device, version, architecture, epoch=scanned.newest)
+    return making.assembled([*paths, version_file], identity, local)
+
+
+def _identity(channel: str, device: str, version: int, architecture: Architecture, *, epoch: int) -> ImageIdentity:
+    return ImageIdentity(channel=channel, device=device, version=version, architecture=architecture, epoch=epoch)
+
+
+def _again(output: Path, identity: ImageIdentity) -> AssembledImage:
+    return AssembledImage(path=output, identity=identity, raw_size_bytes=output.stat().st_size)
 
 
 def download_files(
@@ -189,11 +168,6 @@ def with_local(image: Image, parts: Sequence[Path], local: Sequence[LocalPart]) 
         elif file.name in by_name:
             files.append(by_name[file.name])
     return [*files[:-1], *(part.path for part in left), *files[-1:]]
-
-
-def said(local: Sequence[LocalPart]) -> dict[str, str]:
-    """What the record on the boot partition says of local parts; their presence there turns updates off."""
-    return {f"{part.kind}-part": part.said for part in local}
 
 
 def _replacing(name: str, local: Sequence[LocalPart]) -> LocalPart | None:

@@ -6,7 +6,7 @@ import time
 
 from coreimage import disk_image, progress
 from coreimage.client import Session
-from coreimage.flash import WEB_ROOT, StoreWeb, flash
+from coreimage.flash import WEB_ROOT, Making, StoreWeb, flash
 from coreimage.image_server import GpgvVerify
 from coreimage.logs import story
 from coreimage.model import Architecture, ArtifactRef, Candidate, DiskImage, ToolsTree
@@ -41,15 +41,13 @@ def assemble_candidate(
     store = site.store()
     with workspace("assemble") as work:
         folder = disk_image.unpack_gadget(gadget, work / "gadget", store=store)
+        making = Making(gadget_folder=folder, output=work / "disk.img", run=site.run(tools), work_folder=work)
         made = flash(
             candidate_session(candidate, store),
             candidate.channel,
             candidate.device,
             architecture,
-            gadget_folder=folder,
-            output=work / "disk.img",
-            run=site.run(tools),
-            work_folder=work,
+            making,
             on_step=lambda step: story.info(f"  {step}"),
         )
         return disk_image.store_image(made, store=store, signer=site.signer(), run=site.run(tools), work_folder=work)

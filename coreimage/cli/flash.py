@@ -265,32 +265,29 @@ def _flash(
     from coreimage.logs import story  # noqa: PLC0415
 
     image, work = places
-    common: dict[str, Any] = {
-        "gadget_folder": gadget,
-        "output": image,
-        "run": source.tools.run,
-        "work_folder": work,
-        "size_bytes": disk_image.image_size_bytes(wanted.size) if wanted.size else None,
-        "options": {"developer-mode": wanted.developer_mode, "oem": wanted.oem and found.name},
-        "on_step": story.info,
-        "on_detail": (lambda step: story.info(f"  {step}")) if wanted.verbose else None,
-    }
+    making = images.Making(
+        gadget_folder=gadget,
+        output=image,
+        run=source.tools.run,
+        work_folder=work,
+        size_bytes=disk_image.image_size_bytes(wanted.size) if wanted.size else None,
+        options={"developer-mode": wanted.developer_mode, "oem": wanted.oem and found.name},
+        on_detail=(lambda step: story.info(f"  {step}")) if wanted.verbose else None,
+        tools_tree=source.tools.tree,
+    )
     local = _local_parts(wanted, work)
-    device = source.device
+    of = source.channel, source.device, found.architecture
     if wanted.local:
-        version = wanted.image_version or 0
-        return images.flash_local(source.channel, device, found.architecture, version, local, **common)
+        return images.flash_local(*of, wanted.image_version or 0, making, local=local, on_step=story.info)
     return images.flash(
         source.session,
-        source.channel,
-        device,
-        found.architecture,
+        *of,
+        making,
         revision=wanted.revision,
         local=local,
+        on_step=story.info,
         cancel=cancelled.set,
         kept=source.kept,
-        tools_tree=source.tools.tree,
-        **common,
     )
 
 

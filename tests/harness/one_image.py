@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from coreimage.config import load_project
-from coreimage.flash import flash_local
+from coreimage.flash import Making, flash_local
 from coreimage.local_parts import local_part
 from coreimage.model import ArtifactRef, DeviceBuild, RootfsBuild, ToolsTree, Value
 from coreimage.rootfs import Offline, build_device, build_rootfs, device_spec, rootfs_spec, tools_run
@@ -60,17 +60,10 @@ def _packed(given: Given, rootfs: ArtifactRef, device: ArtifactRef, folder: Path
     parts = [fetch_blob(store, ref, folder / name) for ref, name in ((rootfs, "r.tar.gz"), (device, "d.tar.gz"))]
     payload, image = folder / "r.tar.xz", folder / "x.img"
     compress_xz(lambda file: customise_rootfs(parts[0], file), payload, run=run, filters=XzFilter.X86)
-    flash_local(
-        given.channel,
-        given.device,
-        "amd64",
-        1,
-        [local_part("rootfs", parts[0], folder), local_part("device", parts[1], folder)],
-        gadget_folder=project.path(project.config.devices[given.device].gadget),
-        output=image,
-        run=run,
-        work_folder=folder,
-    )
+    gadget = project.path(project.config.devices[given.device].gadget)
+    making = Making(gadget_folder=gadget, output=image, run=run, work_folder=folder)
+    local = [local_part("rootfs", parts[0], folder), local_part("device", parts[1], folder)]
+    flash_local(given.channel, given.device, "amd64", 1, making, local=local)
     return {"payload": _sha256(payload), "image": _sha256(image)}
 
 

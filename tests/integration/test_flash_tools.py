@@ -13,7 +13,7 @@ import pytest
 from coreimage.cli.app import run as coreimage
 from coreimage.client import Session
 from coreimage.disk_image import publish_gadget, sparse_sha256
-from coreimage.flash import flash
+from coreimage.flash import Making, flash
 from coreimage.image_server import GpgvVerify, StoreWeb
 from coreimage.model import TAR_GZ, ArtifactRef, ToolsTree
 from coreimage.process import run
@@ -79,9 +79,8 @@ def _assembled(store: Store, tools: SharedTools, folder: Path) -> str:
     """What the pipeline would make of it."""
     with store.open("system-image/gpg/archive-master.tar.xz") as file:
         session = Session(StoreWeb(store), GpgvVerify(), file.read(), lambda: now().timestamp())
-    output = folder / "assembled.img"
-    flash(session, CHANNEL, DEVICE, "amd64", gadget_folder=GADGET, output=output, run=tools.run, work_folder=folder)
-    return sparse_sha256(output)
+    making = Making(gadget_folder=GADGET, output=folder / "assembled.img", run=tools.run, work_folder=folder)
+    return sparse_sha256(flash(session, CHANNEL, DEVICE, "amd64", making).path)
 
 
 @pytest.mark.usefixtures("broken_machine")
