@@ -13,22 +13,21 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
-from coreimage import logs, pages, publication, system_image
+from coreimage import expiry, logs, pages, system_image
 from coreimage.budget import parse_size
-from coreimage.config import MaintenanceConfig, Project, RetentionConfig
+from coreimage.config import MaintenanceConfig, Project
 from coreimage.errors import AttentionError
 from coreimage.logs import decimal_size
 from coreimage.pool import collect, record_folder
 from coreimage.project_bundle import open_project
-from coreimage.publication import BuildTree
 from coreimage.rootfs import tidy_trees, trees_budget_bytes, trees_folder
 from coreimage.storage import Store
 from coreimage.workspace import sweep
 from flows.report import artifact_key
 from flows.reporting import ended_before, forget_runs
 from flows.schedule import drop_missed
-from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named
-from tasks.system_image import newest_version, publish_keyrings
+from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
+from tasks.system_image import publish_keyrings
 
 log = structlog.get_logger("coreimage.upkeep")
 _GB = 10**9
@@ -36,9 +35,9 @@ _GB = 10**9
 
 @flow(name="expire-channel", flow_run_name="{channel}", on_running=[drop_missed])
 def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
-    """Removes the builds and versions that the channel's `retention` gives up, and names the builds.
+    """Removes the builds, versions and disk images that the channel's `retention` gives up, and names them.
 
-    What a pointer names stays, whatever its age.
+    What a pointer names or somebody pinned stays, whatever its age.
 
     Args:
         channel: Whose builds.
@@ -48,28 +47,16 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
     site = Site.here(channel=channel)
     store = site.store()
     project = _project(store)
-    config = project.channel(channel)
-    retention = config.retention or RetentionConfig()
-    tree = BuildTree(project=project.config.project, series=config.series, image_type=config.image_type)
-    removed = publication.expire_builds(
-        tree,
-        keep_count=retention.keep_count,
-        keep_days=retention.keep_days,
-        store=store,
-        now=datetime.now(UTC),
-        dry_run=dry_run,
-    )
-    if not dry_run and any(newest_version(channel, device, site) for device in config.devices):
-        keep_count = retention.keep_count
-        system_image.expire_versions(
-            channel, keep_count, store=store, signer=site.signer(), now=lambda: datetime.now(UTC)
-        )
+    retired = expiry.expire_channel(project, channel, store=store, signer=site.signer(), now=now, dry_run=dry_run)
     if not dry_run:
-        pages.write_pages(store=store, channels=[channel], trees=[tree])
+        pages.write_pages(store=store, channels=[channel], trees=[expiry.build_tree(project, channel)])
     verb = "would go" if dry_run else "removed"
-    log.info(f"{len(removed)} builds {verb}", channel=channel, builds=",".join(removed))
-    create_table_artifact([{"build": build, "": verb} for build in removed], key=artifact_key("expired", channel))
-    return removed
+    items = [f"build {build}" for build in retired.builds]
+    items += [f"version {version} for {each.device}" for each in retired.versions for version in each.versions]
+    items += list(retired.images)
+    log.info(f"{len(items)} {verb}", channel=channel, items=", ".join(items))
+    create_table_artifact([{"item": item, "": verb} for item in items], key=artifact_key("expired", channel))
+    return tuple(items)
 
 
 @flow(name="renew-signatures", flow_run_name="{project}", on_running=[drop_missed])

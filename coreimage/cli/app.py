@@ -26,6 +26,7 @@ from coreimage.cli.keys import keys
 from coreimage.cli.lock import lock
 from coreimage.cli.man import man
 from coreimage.cli.pages import pages
+from coreimage.cli.pin import builds, pin, unpin
 from coreimage.cli.promote import phase, promote, roll_back, tag
 from coreimage.cli.query import query
 from coreimage.cli.serve import serve
@@ -62,6 +63,7 @@ _COMMANDS = (
     *(build, flash, query, boot),
     *(channel, device, import_, promote, roll_back, tag, phase),
     *(verify, keys, gc, lock, pages, serve),
+    *(builds, pin, unpin),
     *(deploy, up, down),
     *(completion, man),
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coreimage.cli.columns import aligned
 from coreimage.cli.publishing import publishing, show_change, to_target
 from coreimage.cli.server import open_session, server_options
 from coreimage.cli.settings import Settings, pass_settings
@@ -182,11 +183,7 @@ def table(channels: list[dict[str, Any]]) -> str:
         for device, version in (entry["devices"] or {"": None}).items()
     ]
     rows.insert(0, ("CHANNEL", "DEVICE", "NEWEST", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return aligned(rows)
 
 
 def _remarks(entry: dict[str, Any]) -> str:

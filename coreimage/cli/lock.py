@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from coreimage.cli.columns import aligned
 from coreimage.cli.settings import Settings
 from coreimage.errors import NotFoundError, UsageError
 
@@ -104,7 +104,7 @@ def table(name: str, locked: PackageLock) -> str:
     tools = ", ".join(f"{tool} {version}" for tool, version in locked.tools.items()) or "the machine's own"
     archives = [f"# archive {r.uri} {r.suite}: {r.date}" for r in locked.releases]
     heading = [f"# {name}: {len(locked.packages)} packages, epoch {locked.epoch}", *archives, f"# tools: {tools}"]
-    return "\n".join([*heading, *_columns([_row(package) for package in locked.packages])])
+    return "\n".join([*heading, aligned([_row(package) for package in locked.packages])])
 
 
 def told(name: str, found: LockDiff) -> str:
@@ -118,11 +118,6 @@ def _refreshed(name: str, found: LockDiff | None) -> str:
 def _row(package: LockedPackage) -> tuple[str, ...]:
     size, sha256 = str(package.size_bytes), package.sha256
     return package.name, package.version, package.architecture, size, sha256, package.archive
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _as_json(values: object) -> str:

@@ -84,8 +84,12 @@ def _channels(session: Session, device: str | None) -> tuple[list[Any], str]:
 
 def _images(session: Session, channel: str, device: str) -> tuple[list[Any], str]:
     fulls = [image for image in session.index(channel, device).images if image.type == "full"]
-    found = [{"version": image.version, "description": image.description} for image in fulls]
-    return found, "\n".join(f"{image.version}: description='{image.description}'" for image in fulls)
+    found = [{"version": each.version, "description": each.description, "pinned": each.pinned} for each in fulls]
+    return found, "\n".join(f"{each.version}: description='{each.description}'{_pin(each)}" for each in fulls)
+
+
+def _pin(image: Image) -> str:
+    return "" if image.pinned is None else f" pinned='{image.pinned}'"
 
 
 def _image(session: Session, channel: str, device: str, revision: int, base: str) -> tuple[dict[str, Any], str]:

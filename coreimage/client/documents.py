@@ -63,7 +63,8 @@ class ImageFile:
 class Image:
     """`files` are in the order in which they are applied. `phased_percentage` is of the devices that are offered the
     version; a full image is for devices that have `minversion` at least. `form` is of a delta: one in the form of 2015
-    is tarballs, a compact one a single file before that of the version (docs/compact-delta.md)."""
+    is tarballs, a compact one a single file before that of the version (docs/compact-delta.md). `pinned` says why
+    retention keeps the version; None: it does not."""
 
     version: int
     type: Literal["full", "delta"]
@@ -74,6 +75,7 @@ class Image:
     minversion: int = 0
     phased_percentage: int = 100
     form: Literal["legacy", "compact"] = "legacy"
+    pinned: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def _image(values: dict[str, object], where: str) -> Image:
         tuple(sorted(files, key=lambda file: (file.order, file.name))),
         integer(values, "minversion", where, high=VERSION_LIMIT, default=0) if kind == "full" else 0,
         _percentage(values, where),
+        pinned=_optional_text(values, "pinned", where),
     )
 
 

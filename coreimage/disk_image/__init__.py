@@ -18,7 +18,7 @@ from coreimage.disk_image.gadget_package import (
 )
 from coreimage.disk_image.gadget_store import PublishedGadget, fetch_gadget, publish_gadget
 from coreimage.disk_image.identify import image_architecture
-from coreimage.disk_image.images import convert, fetch_image, image_prefix, store_image
+from coreimage.disk_image.images import convert, expire_images, fetch_image, image_prefix, store_image
 from coreimage.disk_image.kept import KeptImages, image_key
 from coreimage.disk_image.layout import ImageIdentity, image_size_bytes
 from coreimage.disk_image.login import Login, generated_password, personalise
@@ -40,6 +40,7 @@ __all__ = [
     "assemble",
     "convert",
     "describe_gadget",
+    "expire_images",
     "fetch_gadget",
     "fetch_image",
     "form_of",

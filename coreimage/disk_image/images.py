@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO
+
+import structlog
 
 from coreimage.disk_image.assembly import AssembledImage, sparse_content, sparse_sha256
 from coreimage.errors import HostError, ProcessError, VerificationError
 from coreimage.model import DISK_IMAGE_ZSTD, OPENPGP_SIGNATURE, DiskImage
 from coreimage.process import Run
+from coreimage.retention import Dated, expired
 from coreimage.signing import Role, Signer
-from coreimage.storage import Store, open_blob, put_blob_file
+from coreimage.storage import ObjectInfo, Store, open_blob, put_blob_file
 from coreimage.tarball import written_by
+
+log = structlog.get_logger("coreimage.disk_image")
 
 _LEVEL = 3
 """zstd's own choice: of the size that `xz -0` gives, in a tenth of the time."""
@@ -58,6 +64,44 @@ def store_image(assembled: AssembledImage, *, store: Store, signer: Signer, run:
 
 def image_prefix(channel: str, device: str, version: int) -> str:
     return f"images/{channel}/{device}/{version}"
+
+
+def expire_images(
+    channel: str,
+    device: str,
+    *,
+    versions: Collection[int],
+    keep_days: int,
+    store: Store,
+    now: datetime,
+    dry_run: bool = False,
+) -> tuple[str, ...]:
+    """Removes the disk images of versions that a channel gave up, and gives their prefixes (with `dry_run`: those that
+    would go), oldest first.
+
+    Kept is the image of each of `versions`, which are those that the channel has; of what is newer than all of them,
+    and may be a candidate; and what was stored within `keep_days` days (UTC).
+    """
+    found: dict[int, list[ObjectInfo]] = {}
+    folder = f"{image_prefix(channel, device, 0).removesuffix('/0')}/"
+    for info in store.list(folder):
+        version = info.key.removeprefix(folder).partition("/")[0]
+        if version.isdecimal():
+            found.setdefault(int(version), []).append(info)
+    dated = [Dated(version, max(info.modified for info in infos).date()) for version, infos in found.items()]
+    protected = {*versions, *(version for version in found if version > max(versions, default=0))}
+    gone = expired(dated, protected=protected, keep_count=0, keep_days=keep_days, today=now.astimezone(UTC).date())
+    for item in () if dry_run else gone:
+        _remove(found[item.id], store)
+    return tuple(image_prefix(channel, device, item.id) for item in gone)
+
+
+def _remove(objects: Sequence[ObjectInfo], store: Store) -> None:
+    """The checksums first: what they list is there as long as they are."""
+    keys = [info.key for info in objects]
+    store.delete([key for key in keys if key.endswith("/SHA256SUMS")])
+    store.delete(keys)
+    log.info("image removed", image=keys[0].rpartition("/")[0])
 
 
 def fetch_image(image: DiskImage, path: Path, *, store: Store, run: Run) -> Path:

@@ -26,7 +26,7 @@ from coreimage.pages.site import (
     Verdict,
     Version,
 )
-from coreimage.publication import BuildId, BuildTree, parse_build_id, read_build
+from coreimage.publication import BuildId, BuildTree, parse_build_id, read_build, read_pin
 from coreimage.publication.builds import Survey, survey
 from coreimage.publication.changes import parse_manifest
 from coreimage.publication.documents import BuildInfo, Current, MarkedGood, Pending, decode_checksums
@@ -34,7 +34,7 @@ from coreimage.publication.layout import BUILD_INFO, CHECKSUMS, EVIDENCE, PAGE, 
 from coreimage.publication.pointers import read_bytes, read_document
 from coreimage.storage import Store
 from coreimage.system_image import layout
-from coreimage.system_image.documents import PHASE, Document, details_of, fulls, images_of, payloads
+from coreimage.system_image.documents import PHASE, PINNED, Document, details_of, fulls, images_of, payloads
 
 VERSIONS = 30
 """So many versions of a device are shown; the older ones are counted."""
@@ -68,7 +68,10 @@ class Reader:
         pending = read_document(self._store, tree.pending_key, Pending)
         current = read_document(self._store, tree.current_key, Current)
         newest = tuple(reversed(found.complete))
-        lines = tuple(_line(tree, build_id, found, pending, current) for build_id in newest[:BUILDS])
+        lines = tuple(
+            _line(tree, build_id, found, _marks(build_id, pending, current), self._pin(tree, build_id, found))
+            for build_id in newest[:BUILDS]
+        )
         return Builds(_title(tree), f"{tree.prefix}/{PAGE}", lines, max(0, len(newest) - BUILDS))
 
     def build(self, tree: BuildTree, build_id: BuildId, found: Survey) -> Build:
@@ -84,7 +87,12 @@ class Reader:
             parts=(*parts, BuildPart("", Verdict(None, ""), "", _downloads(left))),
             changes=self._build_changes(tree, build_id, found),
             sources=tuple(Source(source.uri, source.suite, source.date) for source in info.sources),
+            pinned=self._pin(tree, build_id, found),
         )
+
+    def _pin(self, tree: BuildTree, build_id: BuildId, found: Survey) -> str | None:
+        pin = read_pin(tree, build_id, store=self._store) if build_id in found.pinned else None
+        return pin.note if pin else None
 
     def _part(
         self, tree: BuildTree, build_id: BuildId, info: BuildInfo, architecture: str, files: Sequence[PublishedFile]
@@ -182,6 +190,7 @@ class Reader:
             size_bytes=_size(image),
             deltas=deltas,
             phase=image.get(PHASE),
+            pinned=image.get(PINNED),
             verdict=self._version_verdict(place, device, raw_sha256),
             changes=self._version_changes(place, device, before),
             image=downloads,
@@ -254,19 +263,18 @@ class Reader:
         return found if isinstance(found, dict) else None
 
 
+def list_builds(tree: BuildTree, *, store: Store) -> Builds:
+    """What the page of a tree shows, for other ways to show it."""
+    return Reader(store, [tree]).builds(tree, survey(tree, store=store))
+
+
 def surveyed(trees: Sequence[BuildTree], store: Store) -> Iterator[tuple[BuildTree, Survey]]:
     for tree in trees:
         yield tree, survey(tree, store=store)
 
 
-def _line(
-    tree: BuildTree, build_id: BuildId, found: Survey, pending: Pending | None, current: Current | None
-) -> BuildLine:
+def _line(tree: BuildTree, build_id: BuildId, found: Survey, marks: Sequence[str], pinned: str | None) -> BuildLine:
     names = {info.key.removeprefix(f"{tree.build_prefix(build_id)}/"): info for info in found.objects[build_id]}
-    good = current.architectures if current else {}
-    marks = [f"current for {name}" for name, marked in good.items() if marked.build_id == str(build_id)]
-    if pending and pending.build_id == str(build_id):
-        marks.insert(0, "newest")
     return BuildLine(
         build_id=str(build_id),
         page=tree.key(build_id, PAGE),
@@ -274,7 +282,14 @@ def _line(
         size_bytes=sum(info.size_bytes for name, info in names.items() if name.endswith(_TAR)),
         good=tuple(sorted(PurePosixPath(name).stem for name in names if name.startswith(f"{EVIDENCE}/"))),
         marks=tuple(marks),
+        pinned=pinned,
     )
+
+
+def _marks(build_id: BuildId, pending: Pending | None, current: Current | None) -> list[str]:
+    newest = ["newest"] if pending and pending.build_id == str(build_id) else []
+    good = current.architectures if current else {}
+    return newest + [f"current for {name}" for name, marked in good.items() if marked.build_id == str(build_id)]
 
 
 def _title(tree: BuildTree) -> str:

@@ -67,6 +67,8 @@ class Version:
     deltas: tuple[Delta, ...]
     phase: int | None
     """Percent of the devices that are offered it; None: all."""
+    pinned: str | None
+    """Why it stays, however old it gets; None: it goes with its time."""
     verdict: Verdict
     changes: Changes
     image: Download | None
@@ -134,11 +136,12 @@ class Build:
     parts: tuple[BuildPart, ...]
     changes: Changes
     sources: tuple[Source, ...]
+    pinned: str | None = None
 
 
 @dataclass(frozen=True)
 class BuildLine:
-    """A build in the list of its tree; `size_bytes` is of its tarballs."""
+    """A build in the list of its tree; `size_bytes` is of its tarballs. `pinned` is why it stays; None: it does not."""
 
     build_id: str
     page: str
@@ -146,6 +149,7 @@ class BuildLine:
     size_bytes: int
     good: tuple[str, ...]
     marks: tuple[str, ...]
+    pinned: str | None
 
 
 @dataclass(frozen=True)

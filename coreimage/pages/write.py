@@ -21,19 +21,23 @@ HTML = "text/html; charset=utf-8"
 
 
 def write_pages(
-    *, store: Store, channels: Collection[str] | None = None, trees: Sequence[BuildTree] | None = None
+    *,
+    store: Store,
+    channels: Collection[str] | None = None,
+    trees: Sequence[BuildTree] | None = None,
+    changed: Collection[BuildId] = (),
 ) -> int:
     """Writes the pages of `channels` and of the builds in `trees` (None: of all), and the index; how many they were.
 
-    With `trees`, of their builds only those are written that have something newer than their page. A channel that is
-    no longer there has its pages removed.
+    With `trees`, of their builds only those are written that have something newer than their page, or are `changed`.
+    A channel that is no longer there has its pages removed.
     """
     chosen = build_trees(store) if trees is None else trees
     reader = Reader(store, chosen)
     written = 0
     found = list(surveyed(chosen, store))
     everything = reader.channels(channels)
-    pages = (*_build_pages(reader, found, all_of_them=trees is None), *_channel_pages(everything, channels))
+    pages = (*_build_pages(reader, found, changed, all_of_them=trees is None), *_channel_pages(everything, channels))
     for page in pages:
         store.put_bytes(page.key, page.html, media_type=HTML)
         written += 1
@@ -42,10 +46,12 @@ def write_pages(
     return written
 
 
-def _build_pages(reader: Reader, found: Sequence[tuple[BuildTree, Survey]], *, all_of_them: bool) -> Iterator[Page]:
+def _build_pages(
+    reader: Reader, found: Sequence[tuple[BuildTree, Survey]], changed: Collection[BuildId], *, all_of_them: bool
+) -> Iterator[Page]:
     for tree, seen in found:
         for build_id in seen.complete:
-            if all_of_them or _outdated(tree, build_id, seen.objects[build_id]):
+            if all_of_them or build_id in changed or _outdated(tree, build_id, seen.objects[build_id]):
                 yield render("build", reader.build(tree, build_id, seen))
         if seen.complete:
             yield render("builds", reader.builds(tree, seen))

@@ -6,6 +6,7 @@ from coreimage.publication.content import BuildContent, content_sha256
 from coreimage.publication.expire import expire_builds
 from coreimage.publication.good import current_build, good_architectures, mark_good
 from coreimage.publication.layout import BuildTree
+from coreimage.publication.pins import pin_build, read_pin, unpin_build
 from coreimage.publication.publish import publish_build
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "good_architectures",
     "mark_good",
     "parse_build_id",
+    "pin_build",
     "publish_build",
     "read_build",
+    "read_pin",
+    "unpin_build",
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from coreimage.errors import NotFoundError
 from coreimage.model import OPENPGP_SIGNATURE, TEXT, ArtifactRef, PublishedBuild, PublishedFile
 from coreimage.publication.build_id import BuildId, build_ids
 from coreimage.publication.documents import ContentEntry, Reservation, decode_checksums
-from coreimage.publication.layout import CHECKSUMS, SIGNATURE, BuildTree, media_type
+from coreimage.publication.layout import CHECKSUMS, PINNED, SIGNATURE, BuildTree, media_type
 from coreimage.publication.pointers import read_bytes, read_document
 from coreimage.storage import ObjectInfo, Store
 
@@ -24,6 +24,7 @@ class Survey:
     objects: Mapping[BuildId, tuple[ObjectInfo, ...]]
     contents: frozenset[str]
     """The keys that say which content has which id."""
+    pinned: frozenset[BuildId] = frozenset()
 
     @property
     def incomplete(self) -> tuple[BuildId, ...]:
@@ -40,14 +41,19 @@ def survey(tree: BuildTree, *, store: Store) -> Survey:
     reserved = build_ids(_stem(info.key) for info in folders.get(tree.RESERVATIONS, ()))
     return Survey(
         taken=tuple(sorted({*by_id, *reserved})),
-        complete=tuple(
-            build_id
-            for build_id, objects in by_id.items()
-            if any(info.key == tree.key(build_id, CHECKSUMS) for info in objects)
-        ),
+        complete=tuple(_holding(CHECKSUMS, by_id)),
         objects=by_id,
         contents=frozenset(info.key for info in folders.get(tree.CONTENTS, ())),
+        pinned=frozenset(_holding(PINNED, by_id)),
     )
+
+
+def _holding(name: str, objects: Mapping[BuildId, tuple[ObjectInfo, ...]]) -> Iterator[BuildId]:
+    """The builds whose folder itself has an object of this name."""
+    for build_id, infos in objects.items():
+        end = f"/{build_id}/{name}"
+        if any(info.key.endswith(end) for info in infos):
+            yield build_id
 
 
 def is_complete(tree: BuildTree, build_id: BuildId, *, store: Store) -> bool:

@@ -107,6 +107,15 @@ class MarkedGood(Value):
     evidence: tuple[BootReport, ...]
 
 
+class Pin(Value):
+    """Says that a build stays, whatever retention says, and why. `pinned` is RFC 3339, UTC."""
+
+    format: Literal[1] = 1
+    build_id: str
+    pinned: str
+    note: str = ""
+
+
 class Current(Value):
     """The newest good build of each architecture."""
 

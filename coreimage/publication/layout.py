@@ -19,6 +19,8 @@ SIGNATURE = "SHA256SUMS.gpg"
 MARKED_GOOD = ".marked_good"
 EVIDENCE = "evidence"
 """The folder of a build for what was found out about it later."""
+PINNED = "pinned.json"
+"""In a build that somebody wants to stay."""
 PAGE = "index.html"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -114,7 +116,7 @@ def device_stem(codename: str, product: str, build: DeviceBuild) -> str:
 
 def is_listed(name: str) -> bool:
     """Whether SHA256SUMS has a line for this file of a build: for all that is there before it, and never changes."""
-    return name not in {CHECKSUMS, SIGNATURE, MARKED_GOOD, PAGE} and not name.startswith(f"{EVIDENCE}/")
+    return name not in {CHECKSUMS, SIGNATURE, MARKED_GOOD, PINNED, PAGE} and not name.startswith(f"{EVIDENCE}/")
 
 
 def is_for(name: str, architecture: str) -> bool:

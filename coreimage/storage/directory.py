@@ -50,6 +50,10 @@ class DirectoryStore:
     def url(self) -> str:
         return self._root.as_uri()
 
+    @property
+    def server(self) -> str:
+        return ""
+
     def put_bytes(
         self, key: str, content: bytes, *, media_type: str, if_absent: bool = False, if_match: str | None = None
     ) -> ObjectInfo:

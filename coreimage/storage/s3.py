@@ -99,6 +99,13 @@ class S3Store:
     def url(self) -> str:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
+    @property
+    def server(self) -> str:
+        with self._errors(""):
+            answer = self._client.head_bucket(Bucket=self._bucket)
+        named = answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")
+        return f"{self._client.meta.endpoint_url} {named}".strip()
+
     def put_bytes(
         self, key: str, content: bytes, *, media_type: str, if_absent: bool = False, if_match: str | None = None
     ) -> ObjectInfo:

@@ -33,6 +33,11 @@ class Store(Protocol):
     @property
     def url(self) -> str: ...
 
+    @property
+    def server(self) -> str:
+        """Who answers: its address and what it calls itself. Empty where nobody but us decides what a put does."""
+        ...
+
     def put_bytes(
         self, key: str, content: bytes, *, media_type: str, if_absent: bool = False, if_match: str | None = None
     ) -> ObjectInfo: ...

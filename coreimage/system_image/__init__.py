@@ -14,7 +14,7 @@ from coreimage.system_image.channels import (
     set_device_keyring,
     show_channel,
 )
-from coreimage.system_image.cleanup import Expired, Orphan, collect_orphans, expire_versions, orphans
+from coreimage.system_image.cleanup import Expired, Orphan, collect_orphans, expire_versions, named_versions, orphans
 from coreimage.system_image.components import Component, Gathering, gather
 from coreimage.system_image.customise import customise_rootfs
 from coreimage.system_image.deltas import with_deltas
@@ -23,7 +23,14 @@ from coreimage.system_image.findings import Finding, Findings, WaitingCandidate
 from coreimage.system_image.importer import import_build
 from coreimage.system_image.keyrings import heal_keyrings, publish_keyrings
 from coreimage.system_image.masters import Medium, export_keyrings, import_keyrings, move_masters, sign_keyrings
-from coreimage.system_image.promotion import promote, roll_back, set_phase, tag_image
+from coreimage.system_image.promotion import (
+    pin_version,
+    promote,
+    roll_back,
+    set_phase,
+    tag_image,
+    unpin_version,
+)
 from coreimage.system_image.release import release_candidate
 from coreimage.system_image.rotation import OVERLAP, Rotation, end_overlaps, revoke_key, rotate_key, sign_anew
 from coreimage.system_image.tree import heal_pair
@@ -58,7 +65,9 @@ __all__ = [
     "import_build",
     "import_keyrings",
     "move_masters",
+    "named_versions",
     "orphans",
+    "pin_version",
     "promote",
     "publish_keyrings",
     "redirect_channel",
@@ -77,6 +86,7 @@ __all__ = [
     "sign_anew",
     "sign_keyrings",
     "tag_image",
+    "unpin_version",
     "verify_store",
     "verify_tree",
     "verify_web",

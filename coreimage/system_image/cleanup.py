@@ -17,6 +17,7 @@ from coreimage.storage import Store
 from coreimage.system_image import edits, layout
 from coreimage.system_image.channels import Now, change_channels
 from coreimage.system_image.documents import (
+    PINNED,
     VERSION_LIMIT,
     Document,
     channels_with,
@@ -55,7 +56,8 @@ class Expired(Value):
 def expire_versions(
     channel: str, keep_count: int, *, store: Store, signer: Signer, now: Now, dry_run: bool = False
 ) -> tuple[Expired, ...]:
-    """Keeps the newest `keep_count` full versions of each device of a channel, and the deltas between them.
+    """Keeps the newest `keep_count` full versions of each device of a channel, those that are pinned, and the deltas
+    between them.
 
     0 keeps all. Devices that are redirected keep what they lead to. Raises UsageError for a negative number.
     """
@@ -71,6 +73,15 @@ def expire_versions(
     if not dry_run and not due:
         heal_pair(store=store, signer=signer, thorough=False)
     return due
+
+
+def named_versions(channel: str, *, store: Store, signer: Signer) -> dict[str, frozenset[int]]:
+    """The full versions that a channel has, by device; none for a channel that is not there."""
+    current = read_channels(store, signer)
+    return {
+        device: frozenset(image["version"] for image in fulls(read_images(store, current.document, channel, device)))
+        for device in current.document.get(channel, {"devices": {}})["devices"]
+    }
 
 
 def _expired(current: Channels, channel: str, device: str, keep_count: int, store: Store) -> Expired:
@@ -96,7 +107,8 @@ def kept_images(images: list[Document], keep_count: int) -> list[Document]:
     """Pure: without the older fulls, and every delta that comes from or leads to one of them (system-image §4.6)."""
     today = datetime.now(UTC).date()
     dated = [Dated(int(image["version"]), today) for image in fulls(images)]
-    gone = {item.id for item in expired(dated, protected=(), keep_count=keep_count, keep_days=0, today=today)}
+    pinned = {int(image["version"]) for image in images if PINNED in image}
+    gone = {item.id for item in expired(dated, protected=pinned, keep_count=keep_count, keep_days=0, today=today)}
     left = {item.id for item in dated} - gone
     return [image for image in images if image["version"] in left and image.get("base", image["version"]) in left]
 

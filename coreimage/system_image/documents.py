@@ -16,6 +16,8 @@ VERSION_LIMIT = 65535
 """16 bits in the original client (system-image §2.3)."""
 
 PHASE = "phased-percentage"
+PINNED = "pinned"
+"""Ours: why retention keeps a version, in its full image. Clients of 2015 do not look at it."""
 
 Document = dict[str, Any]
 MINVERSION = "minversion"
@@ -124,8 +126,8 @@ def _never_full_then_delta(images: Sequence[Document]) -> list[Document]:
 
 
 def same_image(one: Document, other: Document) -> bool:
-    """Whether two entries are one publication: phasing, and who may use a full image, change with time."""
-    return all(one.get(key) == other.get(key) for key in {*one, *other} - {PHASE, MINVERSION})
+    """Whether two entries are one publication: phasing, pins, and who may use a full image, change with time."""
+    return all(one.get(key) == other.get(key) for key in {*one, *other} - {PHASE, PINNED, MINVERSION})
 
 
 def without(image: Document, key: str) -> Document:

@@ -1,4 +1,4 @@
-"""New versions of what is published already: promoted from another channel, rolled back, tagged; and their phasing.
+"""New versions of what is published already: promoted from another channel, rolled back, tagged; phasing, and pins.
 
 Payloads are never copied or packed again: a version of the same content names the same pool files.
 """
@@ -20,6 +20,7 @@ from coreimage.system_image.channels import Change, Now, change_channels
 from coreimage.system_image.deltas import with_deltas
 from coreimage.system_image.documents import (
     PHASE,
+    PINNED,
     Document,
     channels_with,
     detail_text,
@@ -143,6 +144,43 @@ def set_phase(
     return _changed(channel, device, edit, store=store, signer=signer, now=now)
 
 
+def pin_version(
+    channel: str, device: str, version: int, note: str = "", *, store: Store, signer: Signer, now: Now
+) -> Change:
+    """Keeps a version from retention until it is unpinned; pinned again, it gets the new `note`.
+
+    Raises NotFoundError for a version that the channel does not have.
+    """
+    pinned = lambda image: {**image, PINNED: note}  # noqa: E731
+    return _pinning(channel, device, version, pinned, store=store, signer=signer, now=now)
+
+
+def unpin_version(channel: str, device: str, version: int, *, store: Store, signer: Signer, now: Now) -> Change:
+    """Leaves a version to retention again."""
+    unpinned = lambda image: without(image, PINNED)  # noqa: E731
+    return _pinning(channel, device, version, unpinned, store=store, signer=signer, now=now)
+
+
+def _pinning(
+    channel: str,
+    device: str,
+    version: int,
+    change: Callable[[Document], Document],
+    *,
+    store: Store,
+    signer: Signer,
+    now: Now,
+) -> Change:
+    def edit(current: Channels) -> Document:
+        edits.require_writable(current.document, channel, device)
+        chosen = _full(current, channel, device, version, store)
+        images = read_images(store, current.document, channel, device)
+        wanted = [change(image) if image == chosen else image for image in images]
+        return _with_images(current, Place(channel, device, store, signer), images, wanted, now)
+
+    return _changed(channel, device, edit, store=store, signer=signer, now=now).model_copy(update={"version": version})
+
+
 @dataclass(frozen=True)
 class _Copy:
     """What a new version is made of. `tag` None keeps no tag: what is said of a version is not said of its copies."""
@@ -212,7 +250,7 @@ def _made(place: Place, current: Channels, images: Sequence[Document], copy: _Co
     reserved = reserve(place, identity, detail_text(details), generated_at(now()), **numbers)
     said = file_entry(put_version(place, reserved, server, mtime), version_file(copy.image, where)["order"])
     image = {
-        **without(copy.image, PHASE),
+        **without(without(copy.image, PHASE), PINNED),
         "version": reserved["version"],
         "version_detail": reserved["channel.ini"]["version_detail"],
         "files": [*payloads(copy.image), said],
@@ -285,5 +323,5 @@ def _changed(
     version = newest_version(read_images(store, after, channel, device))
     changed = after != before[-1]
     if changed:
-        log.info("version published", channel=channel, device=device, version=version)
+        log.info("channel changed", channel=channel, device=device, version=version)
     return Change(changed=changed, channel=channel, device=device, version=version)

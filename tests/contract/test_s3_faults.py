@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -158,6 +159,51 @@ def test_a_server_without_conditional_puts_is_refused(s3_server: S3Server, throu
     with serve_source(without_conditions(s3_server.endpoint), send) as server, refused as raised:
         require_format(through(server.url))
     assert "If-None-Match" in raised.value.resolution
+
+
+def test_a_server_is_tried_once_and_again_when_it_is_another(
+    s3_server: S3Server, through: Callable[[str], S3Store]
+) -> None:
+    upstream, name = server_source(s3_server.endpoint), ["one"]
+
+    def answer(request: Request) -> Reply:
+        reply = upstream(request)
+        return Reply(reply.status, {**reply.headers, "Server": name[0]}, reply.body)
+
+    def puts() -> int:
+        asked = [request.method for request in server.requests]
+        server.requests.clear()
+        return asked.count("PUT")
+
+    with serve_source(answer, send) as server:
+        store = through(server.url)
+        require_format(store)
+        assert puts() == 4, "the mark, a trial of each condition, and that it passed"
+        require_format(store)
+        require_format(through(server.url))
+        assert puts() == 0
+        name[0] = "two"
+        require_format(store)
+        assert puts() == 3
+    assert json.loads(read(through(s3_server.endpoint), "format.json"))["format"] == 1
+
+
+def test_a_trusted_server_that_becomes_another_is_refused(
+    s3_server: S3Server, through: Callable[[str], S3Store]
+) -> None:
+    sources = [server_source(s3_server.endpoint), without_conditions(s3_server.endpoint)]
+
+    def answer(request: Request) -> Reply:
+        reply = sources[0](request)
+        return Reply(reply.status, {**reply.headers, "Server": f"number {len(sources)}"}, reply.body)
+
+    with serve_source(answer, send) as server:
+        store = through(server.url)
+        require_format(store)
+        del sources[0]
+        for _ in range(2):
+            with pytest.raises(HostError, match="ignores conditional puts"):
+                require_format(store)
 
 
 def test_a_server_that_does_not_know_conditions_is_refused(through: Callable[[str], S3Store]) -> None:

@@ -53,6 +53,10 @@ class KillStore:
     def url(self) -> str:
         return self.store.url
 
+    @property
+    def server(self) -> str:
+        return self.store.server
+
     def put_bytes(
         self, key: str, content: bytes, *, media_type: str, if_absent: bool = False, if_match: str | None = None
     ) -> ObjectInfo:

@@ -18,6 +18,7 @@ def version(**given: object) -> Version:
         "size_bytes": 10,
         "deltas": (),
         "phase": None,
+        "pinned": None,
         "verdict": Verdict(None, "nothing is known"),
         "changes": Changes("", None),
         "image": None,

@@ -29,6 +29,10 @@ class WatchedStore:
     def url(self) -> str:
         return self._store.url
 
+    @property
+    def server(self) -> str:
+        return self._store.server
+
     def put_bytes(
         self, key: str, content: bytes, *, media_type: str, if_absent: bool = False, if_match: str | None = None
     ) -> ObjectInfo:

@@ -5,7 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.publication import BuildTree, complete_builds, expire_builds, mark_good, publish_build, read_build
+from coreimage.errors import NotFoundError
+from coreimage.publication import (
+    BuildId,
+    BuildTree,
+    complete_builds,
+    expire_builds,
+    mark_good,
+    parse_build_id,
+    pin_build,
+    publish_build,
+    read_build,
+    read_pin,
+    unpin_build,
+)
 from coreimage.publication.builds import survey
 from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
@@ -32,13 +45,9 @@ def publish(store: Store, day: int, tag: str = "") -> str:
     return published.build_id
 
 
-def expire(
-    store: Store, keep_count: int = 1, keep_days: int = 0, pinned: tuple[str, ...] = (), *, dry_run: bool = False
-) -> tuple[str, ...]:
+def expire(store: Store, keep_count: int = 1, keep_days: int = 0, *, dry_run: bool = False) -> tuple[str, ...]:
     now = NOON + timedelta(days=5)
-    return expire_builds(
-        TREE, keep_count=keep_count, keep_days=keep_days, pinned=pinned, store=store, now=now, dry_run=dry_run
-    )
+    return expire_builds(TREE, keep_count=keep_count, keep_days=keep_days, store=store, now=now, dry_run=dry_run)
 
 
 def left(store: Store) -> list[str]:
@@ -59,8 +68,58 @@ def test_young_builds_stay(store: Store) -> None:
 def test_pending_current_and_pinned_stay(store: Store) -> None:
     first = read_build(TREE, complete_builds(TREE, store=store)[0], store=store)
     mark_good(first, "amd64", [], store=store, now=NOON)
-    assert expire(store, keep_count=0, pinned=("20261125",)) == ("20261124", "20261126")
+    assert pin_build(TREE, parse_build_id("20261125"), "for the fair", store=store, now=NOON)
+    assert expire(store, keep_count=0) == ("20261124", "20261126")
     assert left(store) == ["20261123", "20261125", "20261127"]
+    assert read_build(TREE, parse_build_id("20261125"), store=store)
+
+
+def test_what_is_unpinned_goes(store: Store) -> None:
+    oldest = parse_build_id("20261123")
+    assert not unpin_build(TREE, oldest, store=store)
+    assert pin_build(TREE, oldest, store=store, now=NOON)
+    assert not pin_build(TREE, oldest, store=store, now=NOON), "it is pinned already"
+    assert pin_build(TREE, oldest, "why", store=store, now=NOON)
+    pin = read_pin(TREE, oldest, store=store)
+    assert pin
+    assert (pin.note, pin.build_id) == ("why", "20261123")
+    assert "20261123" not in expire(store)
+    assert unpin_build(TREE, oldest, store=store)
+    assert expire(store) == ("20261123",)
+
+
+def test_only_what_is_published_can_be_pinned(store: Store) -> None:
+    for action in (pin_build, unpin_build):
+        with pytest.raises(NotFoundError, match="build 20261122 is not published"):
+            action(TREE, parse_build_id("20261122"), store=store, **({"now": NOON} if action is pin_build else {}))
+
+
+def test_a_pin_that_is_accepted_while_retention_runs_holds(tmp_path: Path) -> None:
+    """Pins at every call of retention in turn, until there are no more calls."""
+    build_id, outcomes = parse_build_id("20261124"), list[bool]()
+    for call in range(100):
+        store = five_builds(DirectoryStore(tmp_path / str(call)))
+        accepted = expire_while_pinning(store, build_id, call)
+        if accepted is None:
+            break
+        outcomes.append(accepted)
+        assert not accepted or build_id in complete_builds(TREE, store=store), f"pinned at call {call}"
+    assert {True, False} == set(outcomes)
+
+
+def expire_while_pinning(store: Store, build_id: BuildId, call: int) -> bool | None:
+    """Whether the pin that comes before the given call was accepted; None when there were fewer calls."""
+    calls, accepted = iter(range(1_000)), list[bool]()
+
+    def pin(operation: str, key: str) -> None:
+        if next(calls) == call:
+            try:
+                accepted.append(pin_build(TREE, build_id, store=store, now=NOON))
+            except NotFoundError:
+                accepted.append(False)
+
+    expire(WatchedStore(store, pin))
+    return accepted[0] if accepted else None
 
 
 def test_todays_builds_stay_so_that_no_id_is_given_twice(store: Store) -> None:
