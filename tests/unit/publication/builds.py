@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def rootfs(store: Store, tag: str, architecture: Architecture, logs: str) -> Roo
     return RootfsBuild(
         architecture=architecture,
         rootfs=put_blob_bytes(store, f"rootfs {architecture} {tag}".encode(), TAR_GZ),
-        manifest=put_blob_bytes(store, f"bash 5.2 {tag}\n".encode(), TEXT),
+        manifest=put_blob_bytes(store, f"bash 5.2+{re.sub('[^A-Za-z0-9]', '', tag)}\n".encode(), TEXT),
         filelist=put_blob_bytes(store, b"etc/hostname\n", TEXT),
         lock=put_blob_bytes(store, lock(architecture).model_dump_json().encode(), JSON),
         log=put_blob_bytes(store, f"rootfs {logs}".encode(), LOG),
