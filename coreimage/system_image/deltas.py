@@ -91,7 +91,7 @@ def _made(image: Document, base: Document, *, store: Store, signer: Signer, run:
         return {"legacy": []}
     recipe: Document = {"delta": DELTA_VERSION, "preset": _PRESET}
     recipe |= {"source": _digests(sources), "target": _digests(targets)}
-    key = f"{layout.IMPORT_CACHE}{hashlib.sha256(json_bytes(recipe)).hexdigest()}.json"
+    key = f"{layout.DELTA_CACHE}{hashlib.sha256(json_bytes(recipe)).hexdigest()}.json"
     made = _remembered(store, key)
     if made is None:
         with _unpacked(sources, targets, store=store, run=run) as pair:

@@ -13,6 +13,8 @@ ZSTD = ".tar.zst"
 """What the names of payloads end with that the appliers of 2015 cannot unpack."""
 IMPORT_CACHE = "import-cache/"
 """Outside the web root: which pool file was made from which input."""
+DELTA_CACHE = "import-cache/deltas/"
+"""Apart, since those who promote write there too."""
 
 
 def key(path: str) -> str:

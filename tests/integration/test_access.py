@@ -125,7 +125,12 @@ def test_everybody_reads_the_web_roots_and_nothing_else(bucket: Bucket) -> None:
         ("importer", ("cdimage/x", "blobs/x", "locks/x", "images/x", "elsewhere")),
         (
             "promoter",
-            ("system-image/pool/ubuntu-x.tar.xz", "system-image/gpg/image-signing.tar.xz", "cdimage/x", "blobs/x"),
+            (
+                "system-image/pool/ubuntu-x.tar.xz",
+                "system-image/gpg/image-signing.tar.xz",
+                "import-cache/x",
+                "cdimage/x",
+            ),
         ),
     ],
 )
@@ -178,7 +183,7 @@ def test_each_role_can_do_its_work(bucket: Bucket, signer: GnupgSigner) -> None:
     published: list[PublishedBuild] = []
     with bucket.role("builder") as store:
         require_format(store)
-        published += [publish_day(store, signer, day) for day in (0, 1)]
+        published += [publish_day(store, signer, day) for day in (0, 1, 2)]
         mark_good(published[1], ARCHITECTURE, [], store=store, now=now)
     stable = "debian-core/13/stable"
     with bucket.role("importer") as store:
@@ -192,7 +197,8 @@ def test_each_role_can_do_its_work(bucket: Bucket, signer: GnupgSigner) -> None:
     with bucket.role("promoter") as store:
         effects = {"store": store, "signer": signer, "now": clock}
         require_format(store)
-        assert promote(CHANNEL, stable, DEVICE, **effects).version == 1  # type: ignore[arg-type]
+        assert promote(CHANNEL, stable, DEVICE, version=1, **effects).version == 1  # type: ignore[arg-type]
+        assert promote(CHANNEL, stable, DEVICE, **effects).version == 2, "with deltas of its own"  # type: ignore[arg-type]
         write_pages(store=store, channels=[stable], trees=[])
     with bucket.role("builder") as store:
         assert expire_builds(TREE, keep_count=1, keep_days=1, store=store, now=START + timedelta(days=9)) == (

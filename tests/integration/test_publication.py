@@ -1,4 +1,4 @@
-"""Publication into a directory: signed and verified by real GnuPG, publishers killed with SIGKILL."""
+"""Publication into a directory and a bucket: signed and verified by real GnuPG, publishers killed with SIGKILL."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,6 +32,8 @@ from coreimage.publication.pointers import read_bytes
 from coreimage.signing import GnupgSigner, Role, create_keys, verify_detached
 from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
+from coreimage.storage.s3 import S3Store
+from tests.harness.s3 import S3Server
 from tests.unit.publication.builds import NOON, boot_report, content
 from tests.unit.publication.stores import WatchedStore
 
@@ -61,7 +67,11 @@ def read(store: Store, key: str) -> bytes:
 
 
 def check_as_a_poller(store: Store, signer: GnupgSigner) -> list[str]:
-    """The ids of the builds that stand there, each verified whole; the pointers name none but these."""
+    """The ids of the builds that stand there, each verified whole; the pointers name none but these.
+
+    The pointers are read first, as by whoever follows them: a publisher may be at work.
+    """
+    pending, current = read_bytes(store, TREE.pending_key), read_bytes(store, TREE.current_key)
     builds = complete_builds(TREE, store=store)
     for build_id in builds:
         published = read_build(TREE, build_id, store=store)
@@ -69,9 +79,7 @@ def check_as_a_poller(store: Store, signer: GnupgSigner) -> list[str]:
         for file in published.files:
             assert hashlib.sha256(read(store, file.artifact.uri)).hexdigest() == file.artifact.sha256
     ids = [str(build_id) for build_id in builds]
-    pending = read_bytes(store, TREE.pending_key)
     assert pending is None or json.loads(pending)["build_id"] in ids
-    current = read_bytes(store, TREE.current_key)
     assert current is None or all(good["build_id"] in ids for good in json.loads(current)["architectures"].values())
     return ids
 
@@ -152,3 +160,65 @@ def test_killed_at_every_call_a_rerun_completes_with_the_same_id(
         assert publish_and_mark(rerun, store, signer, days_later=int(reserved)) == "20261123"
         assert check_as_a_poller(store, signer) == ["20261123"]
     assert call > 10
+
+
+def die_at_request(url: str, environment: dict[str, str], built: BuildContent, signer: GnupgSigner, last: int) -> None:
+    """What the child does: publishes into a bucket, and is gone before its `last`-th request (from 0) leaves."""
+    os.environ.update(environment)
+    store, requests = S3Store(*url.removeprefix("s3://").split("/")), iter(range(1_000_000))
+
+    def count(**_: object) -> None:
+        if next(requests) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for client in (store._client, store._once):
+        client.meta.events.register("before-send.s3", count)
+    publish_and_mark(built, store, signer)
+
+
+@contextmanager
+def polling(store: Store, signer: GnupgSigner) -> Iterator[None]:
+    """Looks at the tree all the time until the block is left, which raises what a look found wrong."""
+    ended = threading.Event()
+
+    def look() -> int:
+        looks = 0
+        while not ended.is_set():
+            check_as_a_poller(store, signer)
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(1) as beside:
+        looks = beside.submit(look)
+        try:
+            yield
+        finally:
+            ended.set()
+        assert looks.result() > 0
+
+
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_killed_at_its_requests_to_a_bucket_no_poller_sees_half_a_build(
+    s3_server: S3Server, signer: GnupgSigner, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    killed = 0
+    for last in range(0, 10_000, every):
+        store = S3Store(s3_server.bucket, f"killed-{every}-{last}")
+        built = content(store, logs="of the first run")
+        arguments = (store.url, s3_server.environment(), built, signer, last)
+        child = CHILDREN.Process(target=die_at_request, args=arguments)
+        with polling(store, signer):
+            child.start()
+            child.join()
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+        killed += 1
+        reserved = store.head(TREE.reservation_key(parse_build_id("20261123"))) is not None
+        rerun = content(store, logs="of the rerun")
+        with polling(store, signer):
+            assert publish_and_mark(rerun, store, signer, days_later=int(reserved)) == "20261123", last
+        assert check_as_a_poller(store, signer) == ["20261123"], last
+    assert killed * every > 50
