@@ -89,9 +89,15 @@ def test_what_is_unpinned_goes(store: Store) -> None:
 
 
 def test_only_what_is_published_can_be_pinned(store: Store) -> None:
-    for action in (pin_build, unpin_build):
+    absent = parse_build_id("20261122")
+    actions = (
+        lambda: pin_build(TREE, absent, store=store, now=NOON),
+        lambda: unpin_build(TREE, absent, store=store),
+    )
+    for action in actions:
         with pytest.raises(NotFoundError, match="build 20261122 is not published"):
-            action(TREE, parse_build_id("20261122"), store=store, **({"now": NOON} if action is pin_build else {}))
+            action()
+    assert read_pin(TREE, absent, store=store) is None
 
 
 def test_a_pin_that_is_accepted_while_retention_runs_holds(tmp_path: Path) -> None:
