@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def write_bmap(image: Path, target: Path, *, run: Run) -> Path:
     """The block map of a raw image: the same for the same bytes, wherever the file has holes."""
     size_bytes = image.stat().st_size
     blocks = -(-size_bytes // BLOCK_BYTES)
-    ranges = merged(_used(image, run), blocks)
+    ranges = merged(_used(image, target.parent, run), blocks)
     text = bmap_text(size_bytes, ranges, _digests(image, ranges))
     target.write_text(text, "utf-8")
     return target
@@ -90,7 +91,15 @@ def merged(ranges: Iterable[BlockRange], blocks: int) -> tuple[BlockRange, ...]:
     return tuple(result)
 
 
-def _used(image: Path, run: Run) -> Iterator[BlockRange]:
+def _dump(image: Path, offset_bytes: int, work: Path, run: Run) -> str:
+    """Of a copy of its metadata: dumpe2fs 1.47.2 takes the name of a file with an offset for that of a label."""
+    with tempfile.TemporaryDirectory(prefix="metadata-", dir=work) as folder:
+        metadata = Path(folder, "metadata")
+        run(["e2image", "-r", "-o", str(offset_bytes), image, metadata])
+        return run(["dumpe2fs", metadata]).output
+
+
+def _used(image: Path, work: Path, run: Run) -> Iterator[BlockRange]:
     """What the file systems use; everything else is listed whole, if there is anything in it."""
     partitions = sorted(read_partitions(image), key=lambda entry: entry.first)
     with image.open("rb") as file:
@@ -99,8 +108,7 @@ def _used(image: Path, run: Run) -> Iterator[BlockRange]:
             yield from _whole(file, end_bytes, entry.offset_bytes)
             end_bytes = entry.offset_bytes + entry.size_bytes
             if _has(file, entry.offset_bytes, *_EXT4_MAGIC):
-                dump = run(["dumpe2fs", f"{image}?offset={entry.offset_bytes}"]).output
-                yield from _placed(entry.offset_bytes, *ext4_used(dump))
+                yield from _placed(entry.offset_bytes, *ext4_used(_dump(image, entry.offset_bytes, work, run)))
             elif _has(file, entry.offset_bytes, *_FAT32_MAGIC):
                 yield from _placed(entry.offset_bytes, 1, fat32_used(file, entry.offset_bytes))
             else:

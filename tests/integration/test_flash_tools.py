@@ -12,7 +12,7 @@ import pytest
 
 from coreimage.cli.app import run as coreimage
 from coreimage.client import Session
-from coreimage.disk_image import publish_gadget, sparse_sha256
+from coreimage.disk_image import publish_gadget, sparse_sha256, write_bmap
 from coreimage.flash import Making, flash
 from coreimage.image_server import GpgvVerify, StoreWeb
 from coreimage.model import TAR_GZ, ArtifactRef, ToolsTree
@@ -29,7 +29,7 @@ from tests.harness.trees import CHANNEL, DEVICE, now, released
 pytestmark = pytest.mark.timeout(600)
 
 KEY = "ssh-ed25519 " + "A" * 68 + " me@here"
-FLASH = ["flash", "core", "13", "--channel", "edge", "--login-key", "key.pub", "--no-bmap", "--force"]
+FLASH = ["flash", "core", "13", "--channel", "edge", "--login-key", "key.pub", "--force"]
 SHAPING = ("mke2fs", "mkfs.vfat", "mcopy", "mmd", "grub-mkimage", "debugfs", "xz", "unsquashfs")
 """The machine's tar and gzip unpack the tools."""
 
@@ -95,7 +95,9 @@ def test_its_images_are_those_of_the_build(
         words = [*FLASH, *_served(offering), "--device", DEVICE, "--server", f"{server.url}/system-image"]
         assert coreimage([*words, "--output", "fetched.img"]) == 0
     assert "No tools" not in capfd.readouterr().err
-    run(["cmp", "own.img", "fetched.img"])
+    for name in ("img", "img.bmap"):
+        run(["cmp", f"own.{name}", f"fetched.{name}"])
+    run(["cmp", write_bmap(Path("own.img"), tmp_path / "again.bmap", run=run), "own.img.bmap"])
     own = ["--oem", str(GADGET), "--host-tools", "--output", "x.img"]
     assert coreimage(["--store", str(offering), *FLASH, *own]) == 1, "the machine's are used"
     assert not Path("x.img").exists()
