@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import shlex
 import tarfile
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +21,7 @@ from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import RootfsSpec
 from coreimage.storage import Store, put_blob_bytes, put_blob_file
-from coreimage.tarball import TarWriter, directory, gzip_writer, normalise
+from coreimage.tarball import TarWriter, directory, gzip_writer, normalise, written_by
 from coreimage.workspace import workspace
 
 STATUS = "var/lib/dpkg/status"
@@ -67,16 +69,23 @@ def build_rootfs(
     if spec.overlay:
         files["overlay.tar"] = spec.overlay
     files.update({f"hooks/{number}": hook.script for number, hook in enumerate(spec.hooks)})
+    script, said = customize(spec), list[str]()
     with workspace("rootfs", run=run) as folder:
-        chroot = make_chroot(locked, folder, customize(spec), files, store=store, fetch=fetch, run=run, on_line=on_line)
-        manifest, filelist = pack(chroot.tar, folder / "rootfs.tar.gz", locked.epoch, run=run)
+
+        def make(tar: IO[bytes]) -> None:
+            log = make_chroot(locked, folder, script, files, tar, store=store, fetch=fetch, run=run, on_line=on_line)
+            said.append(log)
+
+        apt = any(package.name == "apt" for package in locked.packages)
+        with written_by(make) as tar:
+            manifest, filelist = pack(tar, folder / "rootfs.tar.gz", locked.epoch, apt=apt, run=run)
         return RootfsBuild(
             architecture=spec.architecture,
             rootfs=put_blob_file(store, folder / "rootfs.tar.gz", TAR_GZ),
             manifest=put_blob_bytes(store, manifest.encode(), TEXT),
             filelist=put_blob_bytes(store, filelist.encode(errors="surrogateescape"), TEXT),
             lock=lock,
-            log=put_blob_bytes(store, chroot.log.encode(), LOG),
+            log=put_blob_bytes(store, "".join(said).encode(), LOG),
         )
 
 
@@ -116,29 +125,28 @@ chgrp 42 var/lib/extrausers/shadow var/lib/extrausers/gshadow
 """
 
 
-def pack(source: Path, target: Path, epoch: int, *, run: Run) -> tuple[str, str]:
-    """Writes the tarball in the source's order (mmdebstrap sorts by name); gives its manifest and its list of files.
+def pack(source: IO[bytes], target: Path, epoch: int, *, apt: bool, run: Run) -> tuple[str, str]:
+    """Writes the tarball in the source's order, while it is read; gives its manifest and its list of files.
 
+    `apt`: whether its settings are kept.
     The manifest has `name<TAB>version` per package, sorted; the list `name<TAB>mode<TAB>uid:gid<TAB>size<TAB>sha256
     or link target`, sorted.
     """
     manifest, entries = "", list[str]()
     with (
-        tarfile.open(source, mode="r:") as tar,
+        tarfile.open(fileobj=source, mode="r|") as tar,
         gzip_writer(target, run=run) as zipped,
         TarWriter(zipped, epoch=epoch) as out,
     ):
-        members = tar.getmembers()
-        names = {member.name.removeprefix("./") for member in members}
-        for member in (_DEV, *members):
-            if not kept(member, apt="usr/bin/apt-get" in names):
+        for member in chain([_DEV], tar):
+            if not kept(member, apt=apt):
                 continue
             clean = normalise(member, epoch=epoch)
             content = tar.extractfile(member) if member.isreg() else None
-            reader = DigestReader(content) if content else None
             if clean.name == STATUS and content:
-                manifest = manifest_of(content.read().decode())
-                content.seek(0)
+                status = content.read()
+                manifest, content = manifest_of(status.decode()), io.BytesIO(status)
+            reader = DigestReader(content) if content else None
             out.add(clean, reader)  # type: ignore[arg-type]
             entries.append(_entry(clean, reader))
     return manifest, "".join(sorted(entries))
@@ -160,7 +168,7 @@ class DigestReader:
         return chunk
 
 
-def kept(member: tarfile.TarInfo, *, apt: bool = True) -> bool:
+def kept(member: tarfile.TarInfo, *, apt: bool) -> bool:
     """Not the root itself, and no device nodes: /dev is made by the running system. No /etc/apt without `apt`."""
     name = member.name.removeprefix("./")
     if not apt and (name == "etc/apt" or name.startswith("etc/apt/")):

@@ -60,15 +60,16 @@ def build_device(
     with workspace("device", run=run) as folder:
         files = {"system.tar": spec.system_files}
         script = customize(spec.architecture)
-        chroot = make_chroot(locked, folder, script, files, store=store, fetch=fetch, run=run, on_line=on_line)
-        manifest = pack(chroot.tar, folder / "device.tar.gz", locked.epoch, spec.device, run=run)
+        with (folder / "chroot.tar").open("wb") as tar:
+            log = make_chroot(locked, folder, script, files, tar, store=store, fetch=fetch, run=run, on_line=on_line)
+        manifest = pack(folder / "chroot.tar", folder / "device.tar.gz", locked.epoch, spec.device, run=run)
         return DeviceBuild(
             device=spec.device,
             architecture=spec.architecture,
             tarball=put_blob_file(store, folder / "device.tar.gz", TAR_GZ),
             manifest=put_blob_bytes(store, manifest.encode(), TEXT),
             lock=lock,
-            log=put_blob_bytes(store, chroot.log.encode(), LOG),
+            log=put_blob_bytes(store, log.encode(), LOG),
         )
 
 

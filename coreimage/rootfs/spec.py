@@ -22,7 +22,7 @@ DEVICE_PACKAGES = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev", "z
 """What the initrd is made with, besides the packages that a device names."""
 
 TOOLS = (
-    *("mmdebstrap", "apt", "dpkg", "mount", "tar", "gzip", "pigz", "xz-utils", "zstd", "python3", "eatmydata"),
+    *("mmdebstrap", "apt", "apt-utils", "dpkg", "mount", "tar", "gzip", "pigz", "xz-utils", "zstd", "python3"),
     *("e2fsprogs", "libarchive-tools", "dosfstools", "mtools", "squashfs-tools", "grub-common"),
 )
 """What makes chroots, tarballs, file systems and boot loaders. libarchive is what mke2fs reads tarballs with."""

@@ -156,7 +156,7 @@ def written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
     """
     reading, writing = _pipe()
     with ThreadPoolExecutor(1) as pool, interruptible():
-        with os.fdopen(reading, "rb") as reader:
+        with os.fdopen(reading, "rb", _PIPE_BYTES) as reader:
             filled = pool.submit(copy_context().run, _fill, produce, writing)
             try:
                 yield reader
