@@ -1,4 +1,4 @@
-"""A rootfs from packages that are on this machine: our whole stage against mmdebstrap, debootstrap and mkosi alone."""
+"""A rootfs from packages that are on this machine: our whole stage against mmdebstrap and debootstrap alone."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ Our stage: from a lock whose packages are in the store to the tarball, its list 
 system files and settings included, with the tools tree unpacked. The peers make a chroot of exactly the same packages,
 which lie in an archive on the same disk, and nothing more; mmdebstrap also packs it, without compression. All are run
 once before they are measured, so that nobody waits for a disk; then {rounds} rounds in turn, the fastest of each.
+
+Debian's mkosi and debos begin with debootstrap, then install the rest in systemd-nspawn; where no systemd runs as the
+first process, they do not work, and so are not compared.
 
 {ratios}
 
