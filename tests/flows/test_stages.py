@@ -86,7 +86,7 @@ def test_between_two_stages(take: Take, rooms: Rooms, places: dict[str, Any]) ->
     result = take(first="rootfs", last="device")
     assert rooms.calls == ["rootfs", "device"]
     assert {made.stage for made in result.made} == {"plan", "rootfs", "device"}
-    assert [made.subject for made in result.made if made.stage == "device"] == [CHANNEL]
+    assert [made.subject for made in result.made if made.stage == "device"] == [f"{CHANNEL}-amd64"]
     tarball = next(made for made in result.made if made.step == "build-device").artifacts["tarball"]
     assert Path(places["store_url"], tarball.uri).is_file()
 

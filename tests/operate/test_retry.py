@@ -22,7 +22,7 @@ pytestmark = [
 ]
 CHANNEL = "tiny/1/gated"
 GATED = "build-channel/tiny:1:gated"
-LIVE = {"probe-archives", "publish-keyrings", "publish-gadget"}
+LIVE = {"probe-archives", "publish-keyrings", "publish-gadget", "offer-tools"}
 """Steps that are never remembered."""
 Environment = dict[str, str]
 Breaks = Callable[[Installed], AbstractContextManager[Environment]]
