@@ -152,12 +152,14 @@ def _write_pages(store: Store, channel: str) -> None:
 
 
 def _document(line: BuildLine) -> dict[str, Any]:
-    about = {"build_id": line.build_id, "size_bytes": line.size_bytes, "good": line.good, "marks": line.marks}
-    return {**about, "pinned": line.pinned}
+    about = {"build_id": line.build_id, "size_bytes": line.size_bytes, "good": line.good, "current": line.current}
+    return {**about, "newest": line.newest, "carried": line.carried, "pinned": line.pinned}
 
 
 def _row(line: BuildLine) -> tuple[str, str, str, str]:
     from coreimage.logs import decimal_size  # noqa: PLC0415
 
     pinned = [] if line.pinned is None else [f"pinned: {line.pinned}" if line.pinned else "pinned"]
-    return line.build_id, decimal_size(line.size_bytes), " ".join(line.good) or "-", ", ".join([*line.marks, *pinned])
+    carried = [f"{name} of {build_id}" for name, build_id in line.carried.items()]
+    remarks = ", ".join([*line.marks, *carried, *pinned])
+    return line.build_id, decimal_size(line.size_bytes), " ".join(line.good) or "-", remarks

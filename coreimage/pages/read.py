@@ -30,7 +30,7 @@ from coreimage.publication import BuildId, BuildTree, parse_build_id, read_build
 from coreimage.publication.builds import Survey, survey
 from coreimage.publication.changes import parse_manifest
 from coreimage.publication.documents import BuildInfo, Current, MarkedGood, Pending, decode_checksums
-from coreimage.publication.layout import BUILD_INFO, CHECKSUMS, EVIDENCE, PAGE, is_for
+from coreimage.publication.layout import BUILD_INFO, CHECKSUMS, EVIDENCE, PAGE, is_for, is_listed
 from coreimage.publication.pointers import read_bytes, read_document
 from coreimage.storage import Store
 from coreimage.system_image import layout
@@ -68,11 +68,27 @@ class Reader:
         pending = read_document(self._store, tree.pending_key, Pending)
         current = read_document(self._store, tree.current_key, Current)
         newest = tuple(reversed(found.complete))
-        lines = tuple(
-            _line(tree, build_id, found, _marks(build_id, pending, current), self._pin(tree, build_id, found))
-            for build_id in newest[:BUILDS]
-        )
+        lines = tuple(self._line(tree, build_id, found, pending, current) for build_id in newest[:BUILDS])
         return Builds(_title(tree), f"{tree.prefix}/{PAGE}", lines, max(0, len(newest) - BUILDS))
+
+    def _line(
+        self, tree: BuildTree, build_id: BuildId, found: Survey, pending: Pending | None, current: Current | None
+    ) -> BuildLine:
+        prefix = f"{tree.build_prefix(build_id)}/"
+        sizes = {info.key.removeprefix(prefix): info.size_bytes for info in found.objects[build_id]}
+        good = current.architectures if current else {}
+        return BuildLine(
+            build_id=str(build_id),
+            page=tree.key(build_id, PAGE),
+            made=build_id.day,
+            size_bytes=sum(size_bytes for name, size_bytes in sizes.items() if name.endswith(_TAR)),
+            files={name: sizes[name] for name in sorted(sizes) if is_listed(name)},
+            good=tuple(sorted(PurePosixPath(name).stem for name in sizes if name.startswith(f"{EVIDENCE}/"))),
+            newest=pending is not None and pending.build_id == str(build_id),
+            current=tuple(name for name, marked in good.items() if marked.build_id == str(build_id)),
+            carried={part.architecture: part.build_id for part in self.info(tree, build_id).carried},
+            pinned=self._pin(tree, build_id, found),
+        )
 
     def build(self, tree: BuildTree, build_id: BuildId, found: Survey) -> Build:
         published, info = read_build(tree, build_id, store=self._store), self.info(tree, build_id)
@@ -271,25 +287,6 @@ def list_builds(tree: BuildTree, *, store: Store) -> Builds:
 def surveyed(trees: Sequence[BuildTree], store: Store) -> Iterator[tuple[BuildTree, Survey]]:
     for tree in trees:
         yield tree, survey(tree, store=store)
-
-
-def _line(tree: BuildTree, build_id: BuildId, found: Survey, marks: Sequence[str], pinned: str | None) -> BuildLine:
-    names = {info.key.removeprefix(f"{tree.build_prefix(build_id)}/"): info for info in found.objects[build_id]}
-    return BuildLine(
-        build_id=str(build_id),
-        page=tree.key(build_id, PAGE),
-        made=build_id.day,
-        size_bytes=sum(info.size_bytes for name, info in names.items() if name.endswith(_TAR)),
-        good=tuple(sorted(PurePosixPath(name).stem for name in names if name.startswith(f"{EVIDENCE}/"))),
-        marks=tuple(marks),
-        pinned=pinned,
-    )
-
-
-def _marks(build_id: BuildId, pending: Pending | None, current: Current | None) -> list[str]:
-    newest = ["newest"] if pending and pending.build_id == str(build_id) else []
-    good = current.architectures if current else {}
-    return newest + [f"current for {name}" for name, marked in good.items() if marked.build_id == str(build_id)]
 
 
 def _title(tree: BuildTree) -> str:

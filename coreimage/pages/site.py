@@ -141,15 +141,26 @@ class Build:
 
 @dataclass(frozen=True)
 class BuildLine:
-    """A build in the list of its tree; `size_bytes` is of its tarballs. `pinned` is why it stays; None: it does not."""
+    """A build in the list of its tree; `size_bytes` is of its tarballs, `files` has the size of each file in bytes.
+
+    `good` and `current` are architectures, `carried` names the build that an architecture's files are of. `pinned` is
+    why it stays; None: it does not.
+    """
 
     build_id: str
     page: str
     made: date
     size_bytes: int
+    files: dict[str, int]
     good: tuple[str, ...]
-    marks: tuple[str, ...]
+    newest: bool
+    current: tuple[str, ...]
+    carried: dict[str, str]
     pinned: str | None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return (*(["newest"] if self.newest else []), *(f"current for {name}" for name in self.current))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 import structlog
 
+from coreimage.model import JSON
+from coreimage.pages.catalogue import CATALOGUE, catalogue
 from coreimage.pages.read import Reader, build_trees, surveyed
 from coreimage.pages.render import Page, render
 from coreimage.pages.site import Channel
@@ -37,7 +39,14 @@ def write_pages(
     written = 0
     found = list(surveyed(chosen, store))
     everything = reader.channels(channels)
-    pages = (*_build_pages(reader, found, changed, all_of_them=trees is None), *_channel_pages(everything, channels))
+    listed = [(tree, reader.builds(tree, seen)) for tree, seen in found if seen.complete]
+    for tree, builds in listed:
+        store.put_bytes(f"{tree.prefix}/{CATALOGUE}", catalogue(tree, builds), media_type=JSON)
+    pages = (
+        *_build_pages(reader, found, changed, all_of_them=trees is None),
+        *(render("builds", builds) for _, builds in listed),
+        *_channel_pages(everything, channels),
+    )
     for page in pages:
         store.put_bytes(page.key, page.html, media_type=HTML)
         written += 1
@@ -53,8 +62,6 @@ def _build_pages(
         for build_id in seen.complete:
             if all_of_them or build_id in changed or _outdated(tree, build_id, seen.objects[build_id]):
                 yield render("build", reader.build(tree, build_id, seen))
-        if seen.complete:
-            yield render("builds", reader.builds(tree, seen))
 
 
 def _outdated(tree: BuildTree, build_id: BuildId, objects: Sequence[ObjectInfo]) -> bool:

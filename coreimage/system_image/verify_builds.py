@@ -15,7 +15,7 @@ from coreimage.system_image.findings import Collector, Findings
 
 ROOT = "cdimage/"
 _SUMS, _SIGNATURE = "SHA256SUMS", "SHA256SUMS.gpg"
-_UNLISTED = re.compile(r"SHA256SUMS(\.gpg)?|\.marked_good|index\.html|evidence/[^/]+\.json")
+_UNLISTED = re.compile(r"SHA256SUMS(\.gpg)?|\.marked_good|pinned\.json|index\.html|evidence/[^/]+\.json")
 """What stands in a build and came after its SHA256SUMS, or is it."""
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\0\n]+)")
 _AGAIN = "publish the build again, or remove it"

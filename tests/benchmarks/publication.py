@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import ExitStack
+from operator import itemgetter
 from pathlib import Path
 
 from tests.benchmarks.measure import Measured, measured
@@ -18,9 +19,11 @@ BUILDS = 10_000
 _TURNS = 3
 _PAGE = """# Publication
 
-{megabytes} MB go into SeaweedFS on loopback as one artifact; the peer is `boto3.client("s3").upload_file` of the same
-file. Of {turns} turns of both, the fastest of each counts. Peak memory is that of the sending process. Retention looks
-at {builds} published builds of ten objects each, in a dry run; the peer is one listing of the same keys.
+{megabytes} MB go into SeaweedFS on loopback as one artifact, and are then published as a build: copied on the server,
+read back, verified and signed. The peer is `boto3.client("s3").upload_file` of the same file, which is neither checked
+by a SHA-256 nor read again. Of {turns} turns of all, the fastest of each counts. Peak memory is that of the publishing
+process. Retention looks at {builds} published builds of ten objects each, in a dry run; the peer is one listing of the
+same keys.
 
 {figures}
 """
@@ -34,14 +37,24 @@ print(time.monotonic() - start)
 """
 
 _OURS = """
-import sys, time
+import json, sys, time
+from datetime import UTC, datetime
 from pathlib import Path
 from coreimage.model import TAR_GZ
-from coreimage.storage import open_store
+from coreimage.publication import publish_build
+from coreimage.storage import open_store, put_blob_file
+from tests.unit.publication.builds import DigestSigner, content
 store = open_store(f"s3://{sys.argv[2]}/bench-{sys.argv[3]}")
-start = time.monotonic()
-store.put_file("blob", Path(sys.argv[1]), media_type=TAR_GZ, if_absent=True)
-print(time.monotonic() - start)
+built = content(store)
+times = [time.monotonic()]
+ref = put_blob_file(store, Path(sys.argv[1]), TAR_GZ)
+times.append(time.monotonic())
+rootfs = built.rootfs[0].model_copy(update={"rootfs": ref})
+publish_build(
+    built.model_copy(update={"rootfs": (rootfs,)}), store=store, signer=DigestSigner(), now=datetime.now(UTC)
+)
+times.append(time.monotonic())
+print(json.dumps([times[1] - times[0], times[2] - times[1]]))
 """
 
 _AGAIN = """
@@ -65,15 +78,23 @@ _RETENTION = """
 import json, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from http.client import HTTPConnection
 from coreimage.publication import BuildTree, expire_builds
 from coreimage.storage import open_store
 store = open_store(f"s3://{sys.argv[1]}/many")
 tree = BuildTree(project="p", series="1", image_type="daily-preinstalled")
-first, count = date(1990, 1, 1), int(sys.argv[2])
+first, count, filer = date(1990, 1, 1), int(sys.argv[2]), sys.argv[3].removeprefix("http://")
 names = ["SHA256SUMS", "SHA256SUMS.gpg", "build.json", *(f"x-preinstalled-core-amd64.{n}" for n in range(7))]
 keys = [f"{tree.prefix}/{first + timedelta(days=n):%Y%m%d}/{name}" for n in range(count) for name in names]
-with ThreadPoolExecutor(16) as pool:
-    list(pool.map(lambda key: store.put_bytes(key, b"x", media_type="text/plain"), keys))
+def seed(some):
+    connection = HTTPConnection(filer)
+    for key in some:
+        connection.request("PUT", f"/buckets/{sys.argv[1]}/many/{key}", b"x", {"Content-Type": "text/plain"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status < 300, answer.status
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(seed, (keys[n::8] for n in range(8))))
 client, times = store._client, {"bare": [], "ours": []}
 for _ in range(3):
     start = time.monotonic()
@@ -109,10 +130,17 @@ def _sending(server: S3Server, file: Path) -> list[Row]:
     for turn in range(_TURNS):
         peer.append(_run(server, _PEER, str(file), server.bucket, str(turn)))
         ours.append(_run(server, _OURS, str(file), server.bucket, str(turn)))
-    ours_s, peer_s = (min(float(_last(each)) for each in runs) for runs in (ours, peer))
+    peer_s, steps_s = min(float(_last(each)) for each in peer), [json.loads(_last(each)) for each in ours]
+    send_s, publish_s, both_s = (min(map(take, steps_s)) for take in (itemgetter(0), itemgetter(1), sum))
     peak = max(each.peak_bytes() for each in ours)
+
+    def rate(what: str, ours_s: float, reach: str = "") -> Row:
+        return Row(f"rate of {what} / boto3's `upload_file`", peer_s / ours_s, f"{ours_s:.1f} s, {peer_s:.1f} s", reach)
+
     return [
-        Row("rate of sending / boto3's `upload_file`", peer_s / ours_s, f"{ours_s:.1f} s, {peer_s:.1f} s", "≥ 0.7"),
+        rate("sending the artifact", send_s, "≥ 0.7"),
+        rate("publishing it", publish_s, "≥ 0.7"),
+        rate("both, one after the other", both_s),
         Row("peak memory / 100 MB", peak / 100e6, f"{peak / 1e6:.0f} MB", "≤ 1"),
     ]
 
@@ -123,7 +151,7 @@ def _again(server: S3Server, file: Path) -> Row:
 
 
 def _retention(server: S3Server, folder: Path) -> Row:
-    taken = json.loads(_last(_run(server, _RETENTION, server.bucket, str(BUILDS))))
+    taken = json.loads(_last(_run(server, _RETENTION, server.bucket, str(BUILDS), server.filer)))
     measured_ = f"{taken['ours']:.1f} s / {taken['bare']:.1f} s"
     return Row("listing and retention / bare listing", taken["ours"] / taken["bare"], measured_, "≤ 2")
 

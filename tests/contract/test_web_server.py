@@ -154,6 +154,8 @@ def test_nginx_lets_only_that_be_kept_that_never_changes(tmp_path: Path) -> None
         "cdimage/a/13/daily-preinstalled/pending.json",
         "cdimage/a/13/daily-preinstalled/20261123.1/index.html",
         "cdimage/a/13/daily-preinstalled/20261123.1/.marked_good",
+        "cdimage/a/13/daily-preinstalled/20261123.1/pinned.json",
+        "cdimage/a/13/daily-preinstalled/index.json",
         "cdimage/a/13/daily-preinstalled/20261123.1/SHA256SUMS",
     )
     for key in (*once, *moving, "cdimage/a/13/daily-preinstalled/.reservations/20261123.json", "blobs/x"):

@@ -30,6 +30,8 @@ _STARTS = 5
 class S3Server:
     endpoint: str
     bucket: str = BUCKET
+    filer: str = ""
+    """SeaweedFS's own way in, without signatures; a bucket is a folder of `/buckets`."""
 
     def environment(self) -> dict[str, str]:
         return {
@@ -78,7 +80,7 @@ def _started(folder: Path, host: str) -> Iterator[S3Server | None]:
     }
     with (folder / "log").open("wb") as log, spawn(argv, env=env, cwd=folder, stdout=log) as child:
         _drain(child, folder / "errors")
-        server = S3Server(f"http://{host}:{s3}")
+        server = S3Server(f"http://{host}:{s3}", filer=f"http://{host}:{filer}")
         try:
             yield server if _ready(server, child) else None
         finally:

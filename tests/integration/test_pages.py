@@ -12,10 +12,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from coreimage.pages import write_pages
-from coreimage.publication import expire_builds
+from coreimage.publication import expire_builds, parse_build_id, pin_build
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
-from coreimage.system_image import alias_channel, hide_channel, remove_channel, verify_store
+from coreimage.system_image import alias_channel, hide_channel, pin_version, remove_channel, verify_store
 from tests.harness.grown_tree import CHANNEL, DEVICE, START, TREE, grow
 from tests.harness.serving import serving
 
@@ -32,6 +32,9 @@ def grown(tmp_path_factory: pytest.TempPathFactory, signer: GnupgSigner) -> Dire
     """Four days of builds, and their pages."""
     store = DirectoryStore(tmp_path_factory.mktemp("grown"))
     grow(store, signer, 4)
+    now = START + timedelta(days=9)
+    pin_build(TREE, parse_build_id("20261105"), "shown at the fair, so it stays", store=store, now=now)
+    pin_version(CHANNEL, DEVICE, 3, "13.1", store=store, signer=signer, now=lambda: now)
     write_pages(store=store)
     return store
 

@@ -110,7 +110,11 @@ def test_a_pinned_build_stays_and_is_shown(place: Path, coreimage: Command) -> N
     lines = {line["build_id"]: line for line in coreimage.document("builds", CHANNEL)}
     assert list(lines) == ["20261106", "20261105", "20261104", "20261103", "20261102"]
     assert lines["20261103"]["pinned"] == "shown <at> the fair"
-    assert lines["20261106"]["marks"] == ["newest", "current for amd64"]
+    newest = lines["20261106"]
+    assert (newest["newest"], newest["current"], newest["good"], newest["carried"]) == (True, ["amd64"], ["amd64"], {})
+    assert "20261106" in coreimage("builds", CHANNEL)
+    assert json.loads(page(place, f"{TREE.prefix}/index.json"))["builds"][3]["pinned"] == "shown <at> the fair"
+    assert coreimage.document("verify")["orphans"] == []
     assert "pinned: shown <at> the fair" in coreimage("builds", CHANNEL)
     assert retire(place).builds == ("20261102", "20261104", "20261105")
     run_process(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=place / f"var/store/{TREE.prefix}/20261103")
