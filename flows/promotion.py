@@ -43,7 +43,7 @@ def promote_channel(channel: str) -> None:
         {"device": device, "": _take_over(channel, device, config.promotion, config.delta_bases, site)}
         for device in config.devices
     ]
-    write_pages(store=store, channels=[channel])
+    write_pages(store=store, channels=[channel], trees=[])
     create_table_artifact(rows, key=artifact_key("promoted", channel), description=f"From {config.promotion.source}")
 
 

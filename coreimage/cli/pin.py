@@ -76,9 +76,7 @@ def pin(
             f"build {build} stays until it is unpinned",
         )
         return
-    effects = publishing(settings)
-    change = pin_version(channel, str(device), int(version or 0), note, **effects)
-    _write_pages(effects["store"], channel)
+    change = pin_version(channel, str(device), int(version or 0), note, **publishing(settings))
     show_change(settings, change, f"{channel} for {device}: version {version} stays until it is unpinned")
 
 
@@ -103,9 +101,7 @@ def unpin(settings: Settings, channel: str, build: str | None, device: str | Non
             f"build {build} goes when retention says so",
         )
         return
-    effects = publishing(settings)
-    change = unpin_version(channel, str(device), int(version or 0), **effects)
-    _write_pages(effects["store"], channel)
+    change = unpin_version(channel, str(device), int(version or 0), **publishing(settings))
     show_change(settings, change, f"{channel} for {device}: version {version} goes when retention says so")
 
 
@@ -143,12 +139,6 @@ def _tree(settings: Settings, channel: str) -> BuildTree:
 
     settings.devices_of(channel)
     return build_tree(load_project(settings.project_file), channel)
-
-
-def _write_pages(store: Store, channel: str) -> None:
-    from coreimage.pages import write_pages  # noqa: PLC0415
-
-    write_pages(store=store, channels=[channel], trees=[])
 
 
 def _document(line: BuildLine) -> dict[str, Any]:

@@ -44,7 +44,14 @@ def publishing(settings: Settings) -> dict[str, Any]:
 
 
 def show_change(settings: Settings, change: Value, sentence: str) -> None:
-    """One line, or the value as JSON. `sentence` is said of what was so already too."""
+    """One line, or the value as JSON, and the pages of the channel that changed. `sentence` is said of what was so
+    already too."""
+    channel = getattr(change, "channel", "")
+    if channel and getattr(change, "changed", False):
+        from coreimage.pages import write_pages  # noqa: PLC0415
+        from coreimage.storage import open_store  # noqa: PLC0415
+
+        write_pages(store=open_store(settings.store_url), channels=[channel], trees=[])
     if settings.as_json:
         click.echo(change.model_dump_json())
     else:

@@ -44,17 +44,21 @@ _TAR = ".tar.gz"
 
 
 def build_trees(store: Store) -> tuple[BuildTree, ...]:
-    """All trees of published builds, by what is below `cdimage/`."""
-    places = {tuple(info.key.split("/")[1:4]) for info in store.list("cdimage/")}
+    """All trees of published builds, by the folders below `cdimage/`."""
+    root = "cdimage/"
     return tuple(
-        BuildTree(project=place[0], series=place[1], image_type=place[2])
-        for place in sorted(places)
-        if len(place) == 3  # noqa: PLR2004
+        BuildTree(project=project, series=series, image_type=image_type)
+        for project in store.folders(root)
+        for series in store.folders(f"{root}{project}/")
+        for image_type in store.folders(f"{root}{project}/{series}/")
     )
 
 
 class Reader:
-    """Reads one state of a store for one set of pages: what several of them show is read once."""
+    """Reads one state of a store for one set of pages: what several of them show is read once.
+
+    In `trees` it looks for the builds that versions were made of.
+    """
 
     def __init__(self, store: Store, trees: Sequence[BuildTree]) -> None:
         self._store, self._trees = store, trees
@@ -151,6 +155,12 @@ class Reader:
         return named
 
     # Channels
+
+    def with_followers(self, channels: Collection[str]) -> set[str]:
+        """And the aliases of `channels`, and what redirects to them: all that show the same."""
+        document = self.document(layout.CHANNELS) or {}
+        follow = (name for name, entry in document.items() if {entry.get("alias"), entry.get("redirect")} & {*channels})
+        return {*channels, *follow}
 
     def channels(self, wanted: Collection[str] | None = None) -> tuple[Channel, ...]:
         """Those of channels.json, sorted by name; of a channel that is not `wanted`, only the newest versions."""

@@ -29,13 +29,16 @@ def write_pages(
     trees: Sequence[BuildTree] | None = None,
     changed: Collection[BuildId] = (),
 ) -> int:
-    """Writes the pages of `channels` and of the builds in `trees` (None: of all), and the index; how many they were.
+    """Writes the pages of `channels`, of those that follow them, and of the builds in `trees` (None: of all), and the
+    index; how many they were.
 
     With `trees`, of their builds only those are written that have something newer than their page, or are `changed`.
     A channel that is no longer there has its pages removed.
     """
-    chosen = build_trees(store) if trees is None else trees
-    reader = Reader(store, chosen)
+    all_trees = build_trees(store)
+    chosen = all_trees if trees is None else trees
+    reader = Reader(store, all_trees)
+    channels = None if channels is None else reader.with_followers(channels)
     written = 0
     found = list(surveyed(chosen, store))
     everything = reader.channels(channels)

@@ -98,6 +98,10 @@ class DirectoryStore:
             with suppress(FileNotFoundError):
                 yield self._info(key, self._root / key)
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        place = self._path(prefix.removesuffix("/"))
+        return tuple(sorted(path.name for path in place.iterdir() if path.is_dir())) if place.is_dir() else ()
+
     def copy(self, source: str, target: str, *, if_absent: bool = False) -> ObjectInfo:
         try:
             return self.put_file(target, self._path(source), media_type="", if_absent=if_absent)

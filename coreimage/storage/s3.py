@@ -188,6 +188,17 @@ class S3Store:
             ]
         yield from sorted(found, key=lambda info: info.key)
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        whole = self._prefix + prefix
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=whole, Delimiter="/"
+            )
+            found = [
+                item["Prefix"] for page in pages if _answered(page, "Name") for item in page.get("CommonPrefixes", [])
+            ]
+        return tuple(sorted(name.removeprefix(whole).removesuffix("/") for name in found))
+
     def copy(self, source: str, target: str, *, if_absent: bool = False) -> ObjectInfo:
         """On the server. A conditional or large copy is made of parts: completing them is what can be conditional."""
         origin = self._object(source)

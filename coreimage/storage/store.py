@@ -56,6 +56,13 @@ class Store(Protocol):
         """Every object whose key starts with `prefix`, sorted by key."""
         ...
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """The names directly below `prefix`, which ends with `/`, that have objects below them; sorted.
+
+        Some servers go on naming one that has none any more.
+        """
+        ...
+
     def copy(self, source: str, target: str, *, if_absent: bool = False) -> ObjectInfo: ...
 
     def delete(self, keys: Iterable[str]) -> None:

@@ -116,6 +116,14 @@ def test_order_and_prefixes(store: Store) -> None:
     assert list(store.list("q/")) == []
 
 
+def test_folders_are_those_that_have_something(store: Store) -> None:
+    for key in ("a/b/c/d", "a/b/e", "a/f", "a/g/h", "ab/c", "a/ä ö/i"):
+        put(store, key)
+    assert store.folders("a/") == ("b", "g", "ä ö")
+    assert store.folders("a/b/") == ("c",)
+    assert store.folders("a/b/c/") == store.folders("none/") == ()
+
+
 @pytest.mark.parametrize("key", ["", "/a", "a/../b", "..", "a//b", "a/", "a\0b", "./a"])
 def test_keys_that_leave_the_store(store: Store, key: str) -> None:
     for action in (lambda: put(store, key), lambda: store.head(key), lambda: store.delete([key])):

@@ -83,6 +83,10 @@ class KillStore:
         self._alive()
         return self.store.list(prefix)
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        self._alive()
+        return self.store.folders(prefix)
+
     def copy(self, source: str, target: str, *, if_absent: bool = False) -> ObjectInfo:
         return self._change(lambda: self.store.copy(source, target, if_absent=if_absent))
 

@@ -158,6 +158,11 @@ def test_only_what_changed_is_written_and_what_is_gone_goes(tmp_path: Path, sign
     effects = {"store": store, "signer": signer, "now": now}
     alias_channel("debian-core/13/latest", CHANNEL, **effects)  # type: ignore[arg-type]
     hide_channel(CHANNEL, **effects)  # type: ignore[arg-type]
+    write_pages(store=store, channels=[CHANNEL], trees=[])
+    assert "20261104" in text(store, f"system-image/debian-core/13/latest/{DEVICE}/index.html"), "aliases follow"
+    assert f"{TREE.prefix}/20261104/index.html" in text(store, DEVICE_PAGE), (
+        "its build is found, whose pages were not asked for"
+    )
     later = START + timedelta(days=40)
     assert expire_builds(TREE, keep_count=1, keep_days=1, store=store, now=later) == ("20261102", "20261103")
     write_pages(store=store)

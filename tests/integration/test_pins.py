@@ -17,9 +17,9 @@ from coreimage.pages import write_pages
 from coreimage.process import run as run_process
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
-from coreimage.system_image import promote, verify_store
+from coreimage.system_image import verify_store
 from coreimage.system_image.tree import read_channels, read_images
-from tests.harness.grown_tree import CHANNEL, DEVICE, START, TREE, grow
+from tests.harness.grown_tree import CHANNEL, DEVICE, TREE, grow
 from tests.harness.ordinary_user import ROOT_DIR
 from tests.harness.product import small_keys
 
@@ -129,7 +129,9 @@ def test_a_pinned_version_stays_with_its_image_and_is_shown(place: Path, coreima
     words = (CHANNEL, "--device", DEVICE, "--version", "2")
     coreimage("pin", *words, "--note", "13.1")
     assert coreimage.document("pin", *words, "--note", "13.1")["changed"] is False
-    assert "pinned: 13.1" in page(place, f"system-image/{CHANNEL}/{DEVICE}/index.html")
+    shown = page(place, f"system-image/{CHANNEL}/{DEVICE}/index.html")
+    assert "pinned: 13.1" in shown
+    assert f"{TREE.prefix}/20261103/index.html" in shown, "its build is still found"
     listed = coreimage.document("query", "--list-images", "--channel", CHANNEL, "--device", DEVICE)
     assert [image["pinned"] for image in listed] == [None, "13.1", None, None, None]
     assert "pinned='13.1'" in coreimage("query", "--list-images", "--channel", CHANNEL, "--device", DEVICE)
@@ -147,7 +149,8 @@ def test_pins_are_not_copied_with_a_version(place: Path, coreimage: Command) -> 
     coreimage("pin", CHANNEL, "--device", DEVICE, "--version", str(DAYS), "--note", "edge only")
     signer, store = GnupgSigner(place / "var/keys"), DirectoryStore(place / "var/store")
     coreimage("channel", "create", STABLE)
-    promote(CHANNEL, STABLE, DEVICE, store=store, signer=signer, now=lambda: START + timedelta(days=DAYS))
+    coreimage("promote", CHANNEL, STABLE, "--device", DEVICE)
+    assert "Version 1" in page(place, f"system-image/{STABLE}/{DEVICE}/index.html")
     (image,) = read_images(store, read_channels(store, signer).document, STABLE, DEVICE)
     assert "pinned" not in image
     assert verify_store(store, make_keyring("archive-master", signer.public_key(Role.ARCHIVE_MASTER))).errors == ()

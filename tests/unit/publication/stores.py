@@ -61,6 +61,10 @@ class WatchedStore:
         self._before("list", prefix)
         return self._store.list(prefix)
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        self._before("folders", prefix)
+        return self._store.folders(prefix)
+
     def copy(self, source: str, target: str, *, if_absent: bool = False) -> ObjectInfo:
         self._before("copy", target)
         info = self._store.copy(source, target, if_absent=if_absent)
