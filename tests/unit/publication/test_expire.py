@@ -69,6 +69,7 @@ def test_pending_current_and_pinned_stay(store: Store) -> None:
     first = read_build(TREE, complete_builds(TREE, store=store)[0], store=store)
     mark_good(first, "amd64", [], store=store, now=NOON)
     assert pin_build(TREE, parse_build_id("20261125"), "for the fair", store=store, now=NOON)
+    assert expire(store, keep_count=0, dry_run=True) == ("20261124", "20261126")
     assert expire(store, keep_count=0) == ("20261124", "20261126")
     assert left(store) == ["20261123", "20261125", "20261127"]
     assert read_build(TREE, parse_build_id("20261125"), store=store)
