@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,10 +14,7 @@ from pathlib import Path
 from coreimage.process import Run, Sandbox
 from coreimage.process import run as run_process
 
-_PREFIX, _NEW_PREFIX = ".coreimage-work-", ".coreimage-new-"
-"""A folder has its own name only once it is locked: one that is not locked then has a dead owner."""
-_NEW_S = 60.0
-"""Younger new folders are left alone: their owner may be about to lock them."""
+_PREFIX = ".coreimage-work-"
 _REMOVALS = 1000
 """So often a folder is emptied anew in which somebody still makes files."""
 
@@ -31,41 +27,50 @@ def workspace(purpose: str, *, parent: Path | None = None, run: Run = run_proces
     """
     parent = parent or Path(tempfile.gettempdir())
     sweep(parent, run=run)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_NEW_PREFIX}{purpose}-", dir=parent))
-    lock = os.open(folder, os.O_RDONLY)
+    folder, lock = _made(purpose, parent)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = folder.rename(parent / folder.name.replace(_NEW_PREFIX, _PREFIX, 1))
         yield folder
     finally:
         _remove(folder, run)
         os.close(lock)
 
 
+def _made(purpose: str, parent: Path) -> tuple[Path, int]:
+    """A folder and the lock on it, made anew when a sweep took it away before it was locked."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=parent))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.is_dir():
+                return folder, lock
+            os.close(lock)
+
+
 def sweep(parent: Path | None = None, *, run: Run = run_process, dry_run: bool = False) -> tuple[Path, ...]:
     """Removes the folders that dead owners left below `parent` (TMPDIR); gives which."""
     found, parent = [], parent or Path(tempfile.gettempdir())
-    for folder in (*parent.glob(f"{_PREFIX}*"), *parent.glob(f"{_NEW_PREFIX}*")):
-        with suppress(OSError):
-            seen = folder.lstat()
-            new = folder.name.startswith(_NEW_PREFIX) and time.time() - seen.st_ctime < _NEW_S
-            if seen.st_uid == os.geteuid() and not new and _abandoned(folder):
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError), _abandoned(folder) as seen:
+            if seen.st_uid == os.geteuid():
                 found.append(folder)
                 if not dry_run:
                     _remove(folder, run)
     return tuple(found)
 
 
-def _abandoned(folder: Path) -> bool:
-    """The kernel gave up the lock when the owner died."""
+@contextmanager
+def _abandoned(folder: Path) -> Iterator[os.stat_result]:
+    """Locks it: the kernel gave up the lock when the owner died. Raises BlockingIOError when the owner lives.
+
+    The lock lasts as long as the block, so that an owner who has just made the folder and waits sees it gone.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        yield os.fstat(handle)
     finally:
         os.close(handle)
-    return True
 
 
 def _remove(folder: Path, run: Run) -> None:

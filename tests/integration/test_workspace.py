@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coreimage import workspace as workspaces
-from coreimage.process import run, spawn
+from coreimage.process import spawn
 from coreimage.workspace import workspace
 from tests.harness.tiny import ROOT_DIR
 
@@ -40,14 +42,29 @@ def test_a_killed_owner_s_folder_goes_with_the_next(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_was_made_this_moment_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between making a folder and locking it, its owner looks dead."""
-    fresh = Path(tempfile.mkdtemp(prefix=".coreimage-new-", dir=tmp_path))
-    with workspace("test", parent=tmp_path, run=run):
-        assert fresh.is_dir()
-    monkeypatch.setattr(workspaces, "_NEW_S", -1.0)
-    with workspace("test", parent=tmp_path, run=run):
-        assert not fresh.exists(), "its owner died in between, long ago"
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making a folder and locking it, its owner looks dead: whatever the clocks of the two say."""
+    swept, make, lock = list[Path](), tempfile.mkdtemp, fcntl.flock
+
+    def made(**options: Any) -> str:
+        folder: str = make(**options)
+        swept.extend(workspaces.sweep(tmp_path) if not swept else ())
+        return folder
+
+    def locked(handle: int, how: int) -> None:
+        if how == fcntl.LOCK_EX and len(swept) == 1:
+            swept.extend(workspaces.sweep(tmp_path))
+        lock(handle, how)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", made)
+    monkeypatch.setattr(fcntl, "flock", locked)
+    with workspace("test", parent=tmp_path) as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        assert len(swept) == 2, "once before it was opened, once before it was locked"
+        assert workspaces.sweep(tmp_path) == ()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_thread_that_still_leaves_a_file_does_not_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
