@@ -152,19 +152,18 @@ def written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
     """The reading end of a pipe that `produce` fills in a thread of its own; children belong to the calling thread.
 
     The reading end is closed before the thread is awaited: a producer whose reader is gone ends too. When both fail,
-    what `produce` raised is raised, since its reader failed for want of what it had promised.
+    what the first raised is raised: a reader fails for want of what it was promised, a producer for want of a reader.
     """
+    failed: list[Exception] = []
     reading, writing = _pipe()
     with ThreadPoolExecutor(1) as pool, interruptible():
         with os.fdopen(reading, "rb", _PIPE_BYTES) as reader:
-            filled = pool.submit(copy_context().run, _fill, produce, writing)
+            filled = pool.submit(copy_context().run, _fill, produce, writing, failed)
             try:
                 yield reader
             except Exception as error:
-                reader.close()
-                cause = filled.exception()
-                if cause is not None and not isinstance(cause, BrokenPipeError):
-                    raise cause from error
+                if failed:
+                    raise failed[0] from error
                 raise
         filled.result()
 
@@ -200,9 +199,14 @@ def _pipe() -> tuple[int, int]:
     return reading, writing
 
 
-def _fill(produce: Callable[[IO[bytes]], object], writing: int) -> None:
+def _fill(produce: Callable[[IO[bytes]], object], writing: int, failed: list[Exception]) -> None:
+    """A failure is noted before the reader can see the end that it makes."""
     with os.fdopen(writing, "wb", _PIPE_BYTES) as file:
-        produce(file)
+        try:
+            produce(file)
+        except Exception as error:
+            failed.append(error)
+            raise
 
 
 def _empty(consume: Callable[[IO[bytes]], object], reading: int) -> None:

@@ -198,8 +198,9 @@ def test_a_failing_maintainer_script(case: Case, tmp_path: Path) -> None:
 
 
 def on_small_disk(case: Case, place: Path, size_bytes: int) -> Case:
-    """The case with a file system of its own at `place`, in a mount namespace."""
-    script = 'mount -t proc proc /proc; mount -t tmpfs -o "size=$1" small "$2"; shift 2; "$@"; status=$?; '
+    """The case with a file system of its own at `place`, in a mount namespace where no memory takes its place."""
+    script = "mount -t proc proc /proc; mount --bind /dev/null /proc/meminfo; "
+    script += 'mount -t tmpfs -o "size=$1" small "$2"; shift 2; "$@"; status=$?; '
     script += (
         f'find "{place}" -mindepth 1 ! -type d ! -name lock ! -path "*/blobs/*" ! -path "*/locks/*" >&2; exit $status'
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from coreimage.errors import ProcessError
 from coreimage.process import Completed, run
-from coreimage.tarball import XzFilter, compress_xz, gzip_writer, stored_xz
+from coreimage.tarball import XzFilter, compress_xz, gzip_writer, stored_xz, written_by
 from tests.harness.tools import SharedTools
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(5 << 20))
@@ -41,6 +41,27 @@ def test_an_xz_that_fails_ends_its_producer_and_leaves_nothing(tmp_path: Path) -
     with pytest.raises(ProcessError):
         compress_xz(_produce, tmp_path / "x.xz", run=run, preset=77)
     assert not list(tmp_path.iterdir())
+
+
+def test_of_a_pipe_s_two_ends_the_one_is_told_that_failed_first() -> None:
+    def cut_off(file: IO[bytes]) -> None:
+        file.write(b"begun")
+        raise LookupError("no more")
+
+    def unread(file: IO[bytes]) -> None:
+        with pytest.raises(BrokenPipeError):
+            _produce(file)
+        raise LookupError("nobody reads")
+
+    def read(produce: Callable[[IO[bytes]], None], size: int) -> None:
+        with written_by(produce) as content:
+            content.read(size)
+            raise EOFError("not what it should be")
+
+    with pytest.raises(LookupError, match="no more"):
+        read(cut_off, -1)
+    with pytest.raises(EOFError, match="not what it should be"):
+        read(unread, 1)
 
 
 def test_gzip_is_the_tree_s_and_says_neither_name_nor_time(tools: SharedTools, tmp_path: Path) -> None:
