@@ -9,12 +9,13 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import IO, TypeVar
 
-from coreimage.errors import BuildError, CoreimageError, HostError, ProcessError
+from coreimage.errors import BuildError, CoreimageError, ProcessError
 from coreimage.http import Fetch
 from coreimage.model import ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run, Sandbox
 from coreimage.rootfs import emulation, memory
 from coreimage.rootfs.deb import decompress_deb
+from coreimage.rootfs.full_disk import full_disk, telling_full_disk
 from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
 from coreimage.workspace import workspace
 
@@ -22,6 +23,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 DEB = "application/vnd.debian.binary-package"
 _DOWNLOADS = 8
+_WHERE = "while installing packages"
 
 _FILTERS = "\n".join(
     [
@@ -54,9 +56,6 @@ _INDEX = (
     *(f"-oAPT::FTPArchive::{name}=false" for name in ("MD5", "SHA1", "SHA512")),
 )
 """One process reads all packages in the time that dpkg-deb takes for a few: it starts two children for each."""
-
-_FULL = ("No space left on device", "File too large", "You don't have enough free space in")
-"""Of the C library, and of apt, which looks before it copies."""
 
 _VIEW = """
 set -eu
@@ -216,12 +215,8 @@ def explain(error: ProcessError, lines: Sequence[str]) -> CoreimageError:
     text = "\n".join(lines)
     if emulation.REFUSED in lines:
         return emulation.refused()
-    if any(words in text for words in _FULL):
-        return HostError(
-            "the disk is full, or a limit on file sizes was reached",
-            where="while installing packages",
-            resolution="free some space, or let TMPDIR name a folder with about 2 GB free",
-        )
+    if full := full_disk(text, _WHERE):
+        return full
     failed = re.search(rf"^{FAILED_HOOK} (\S+) (\d+)$", text, re.M)
     if failed:
         said = "\n".join(f"  | {line}" for line in text[: failed.start()].splitlines()[-10:])
@@ -258,7 +253,7 @@ def _local_archive(lock: PackageLock, folder: Path, *, store: Store, run: Run) -
     paths = lay_out_packages(lock.packages, folder, store=store)
     if emulation.emulator(lock.architecture):
         _in_parallel(lambda path: decompress_deb(path, run=run), paths)
-    with (folder / "Packages").open("wb") as file:
+    with telling_full_disk(_WHERE), (folder / "Packages").open("wb") as file:
         run(_INDEX, cwd=folder, stdout=file)
     return folder
 

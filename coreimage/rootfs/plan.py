@@ -24,6 +24,7 @@ from coreimage.errors import (
 from coreimage.http import Fetch
 from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run
+from coreimage.rootfs.full_disk import full_disk, telling_full_disk
 from coreimage.rootfs.lock import configuration, keep_previous, store_lock
 from coreimage.rootfs.probe import signed_text
 from coreimage.rootfs.replacement import check_replacements, offered
@@ -36,6 +37,7 @@ _PLANNED = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P
 _ESSENTIAL = "?and(?essential,?not(?exact-name(apt)))"
 """apt counts itself among the essential packages (apt-patterns(7)); dpkg does not."""
 _INDEX_LIMIT_BYTES = 256 << 20
+_WHERE = "while planning packages"
 
 
 def plan_packages(
@@ -51,10 +53,11 @@ def plan_packages(
     """A PackageLock, as JSON in the store: with the epoch of `previous` when the packages are the same.
 
     Raises BuildError for a package that no archive has (naming the nearest) and, in apt's own words, for what cannot
-    be installed together; InfrastructureError for a mirror whose indexes are not those of its Release.
+    be installed together; InfrastructureError for a mirror whose indexes are not those of its Release; HostError when
+    the disk is full.
     """
     _check_names(spec.packages)
-    with workspace("plan", run=run) as folder:
+    with workspace("plan", run=run) as folder, telling_full_disk(_WHERE):
         apt = _Apt(folder, spec, releases)
         apt.lay_out(store=store, fetch=fetch)
         packages = apt.resolve(run)
@@ -114,6 +117,8 @@ class _Apt:
         try:
             output = run(["apt-get", "-q", "--print-uris", "install", _ESSENTIAL, *self._spec.packages], env=env).output
         except ProcessError as error:
+            if full_disk("\n".join(error.last_lines), _WHERE):
+                raise
             known = run(["apt-cache", "pkgnames"], env=env).output.split()
             raise _unresolved(error, known) from error
         planned = planned_packages(output, [f"{release.uri} {release.suite}" for release in self._releases])

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from debian.deb822 import Release as ReleaseFile
 
-from coreimage.errors import VerificationError
+from coreimage.errors import NotFoundError, VerificationError
 from coreimage.http import Fetch
 from coreimage.model import TEXT, ArchiveRelease, ArtifactRef
 from coreimage.process import Run
+from coreimage.rootfs.full_disk import full_disk
 from coreimage.rootfs.spec import ArchiveSpec
 from coreimage.storage import Store, fetch_blob, put_blob_file
 from coreimage.workspace import workspace
@@ -27,7 +28,7 @@ def probe_archives(
     """The releases of all suites, in the order of `archives`.
 
     Raises InfrastructureError or NotFoundError for an archive that does not answer, VerificationError for one that is
-    not signed by its key or is past its Valid-Until.
+    not signed by its key or is past its Valid-Until, HostError when the disk is full.
     """
     moment = now or datetime.now(UTC)
     with workspace("probe", run=run) as folder:
@@ -42,9 +43,20 @@ def _probe(
     archive: ArchiveSpec, suite: str, folder: Path, now: datetime, *, store: Store, fetch: Fetch, run: Run
 ) -> ArchiveRelease:
     where = f"{archive.uri} {suite}"
-    signed = fetch(f"{archive.uri}/dists/{suite}/InRelease", folder / "InRelease", limit_bytes=_LIMIT_BYTES)
+    signed = _in_release(f"{archive.uri}/dists/{suite}/InRelease", folder / "InRelease", fetch)
     content = _verified(signed, archive.key, where, store=store, run=run)
     return describe(archive.uri, suite, content, put_blob_file(store, signed, TEXT), now)
+
+
+def _in_release(url: str, path: Path, fetch: Fetch) -> Path:
+    try:
+        return fetch(url, path, limit_bytes=_LIMIT_BYTES)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"the archive has no signed Release of this suite: {error.problem}",
+            where=url,
+            resolution="check `uri` and `suites` in the project file, and that the mirror is whole",
+        ) from error
 
 
 def describe(uri: str, suite: str, content: bytes, release: ArtifactRef, now: datetime) -> ArchiveRelease:
@@ -83,6 +95,8 @@ def _verified(signed: Path, key: ArtifactRef, where: str, *, store: Store, run: 
     plain.unlink(missing_ok=True)
     argv: list[str | Path] = ["gpgv", "--status-fd", "1", "--keyring", keyring, "--output", plain, signed]
     status = run(argv, accept=(0, 1, 2)).output
+    if full := full_disk(status, f"while checking {where}"):
+        raise full
     good = re.search(r"^\[GNUPG:\] GOODSIG ", status, re.M) and re.search(r"^\[GNUPG:\] VALIDSIG ", status, re.M)
     if not good or "[GNUPG:] BADSIG" in status or not plain.exists():
         raise VerificationError(

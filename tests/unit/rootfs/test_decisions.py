@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from coreimage.errors import BuildError, HostError, ProcessError, VerificationError
+from coreimage.errors import BuildError, HostError, NotFoundError, ProcessError, VerificationError
 from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
+from coreimage.process import run
 from coreimage.rootfs import ArchiveSpec, HookSpec, RootfsSpec
 from coreimage.rootfs.build import customize, manifest_of
 from coreimage.rootfs.chroot import explain
+from coreimage.rootfs.full_disk import telling_full_disk
 from coreimage.rootfs.plan import indexes, planned_packages, preferences
-from coreimage.rootfs.probe import describe, signed_text
+from coreimage.rootfs.probe import describe, probe_archives, signed_text
+from coreimage.storage.directory import DirectoryStore
+from tests.harness.archive import fetch
 
 REF = ArtifactRef(uri="blobs/x", sha256="0" * 64, size_bytes=0, media_type="x")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -95,6 +102,24 @@ def test_a_failed_hook_is_named_with_its_status_and_last_lines() -> None:
     assert isinstance(explain(error, ["dpkg: No space left on device"]), HostError)
     assert isinstance(explain(error, ["E: You don't have enough free space in /tmp/x/."]), HostError)
     assert "something else" in str(explain(error, ["something else"]))
+
+
+@pytest.mark.parametrize(
+    "line", ["E: IO Error saving source cache", "E: Write error - write (28: No space left on device)"]
+)
+def test_a_disk_that_fills_up_while_apt_plans_is_called_that(line: str) -> None:
+    with pytest.raises(HostError, match=r"the disk is full.*\n.*TMPDIR"), telling_full_disk("planning"):
+        raise ProcessError(["apt-get"], 100, [line])
+    with pytest.raises(HostError, match="the disk is full"), telling_full_disk("planning"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ProcessError, match="broken"), telling_full_disk("planning"):
+        raise ProcessError(["apt-get"], 100, ["broken"])
+
+
+def test_a_mirror_without_the_suite_is_told_with_what_to_do(tmp_path: Path) -> None:
+    archive = ArchiveSpec(uri=f"file://{tmp_path}", suites=("stable",), components=("main",), key=REF)
+    with pytest.raises(NotFoundError, match=r"stable/InRelease: the archive has no signed Release.*\n.*`suites`"):
+        probe_archives((archive,), store=DirectoryStore(tmp_path / "store"), fetch=fetch, run=run)
 
 
 def test_hooks_run_in_order_after_the_overlay_with_quoted_names() -> None:
