@@ -32,8 +32,10 @@ Breaks = Callable[[Installed], AbstractContextManager[Environment]]
 def mirror_away(installed: Installed) -> Iterator[Environment]:
     suites = installed.product.archive.folder / "dists"
     suites.rename(suites.with_name("away"))
-    yield {}
-    suites.with_name("away").rename(suites)
+    try:
+        yield {}
+    finally:
+        suites.with_name("away").rename(suites)
 
 
 @contextmanager
@@ -41,8 +43,10 @@ def index_wrong(installed: Installed) -> Iterator[Environment]:
     installed.product.move_on()
     for path in installed.product.archive.folder.glob("dists/*/main/*/Packages*"):
         path.write_bytes(b"#" + path.read_bytes()[1:])
-    yield {}
-    installed.product.archive.publish()
+    try:
+        yield {}
+    finally:
+        installed.product.archive.publish()
 
 
 @contextmanager
@@ -50,8 +54,10 @@ def _package_wrong(installed: Installed, package: str) -> Iterator[Environment]:
     deb = installed.product.move_on(package)
     content = deb.read_bytes()
     deb.write_bytes(content[:-1] + bytes([content[-1] ^ 0xFF]))
-    yield {}
-    deb.write_bytes(content)
+    try:
+        yield {}
+    finally:
+        deb.write_bytes(content)
 
 
 def package_wrong(installed: Installed) -> AbstractContextManager[Environment]:
@@ -84,8 +90,10 @@ def small_disk(folder: Path) -> Iterator[Environment]:
     """Somebody makes room for it when the block is left; what is below it may go on using it until the end."""
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
-    yield {"TMPDIR": str(folder)}
-    subprocess.run(["mount", "-o", "remount,size=4g", folder], check=True)
+    try:
+        yield {"TMPDIR": str(folder)}
+    finally:
+        subprocess.run(["mount", "-o", "remount,size=4g", folder], check=True)
 
 
 @contextmanager
@@ -93,8 +101,10 @@ def _key_away(installed: Installed, role: str) -> Iterator[Environment]:
     installed.product.move_on()
     key = installed.folder / "var/keys" / role
     key.rename(key.with_name("away"))
-    yield {}
-    key.with_name("away").rename(key)
+    try:
+        yield {}
+    finally:
+        key.with_name("away").rename(key)
 
 
 def publishing_key_away(installed: Installed) -> AbstractContextManager[Environment]:
@@ -113,9 +123,11 @@ def boots_not(installed: Installed) -> Iterator[Environment]:
     path.write_text(text.replace("/vmlinuz ", "/no-kernel "))
     assert path.read_text() != text
     installed.deploy()
-    yield {}
-    path.write_text(f"{text}# mended\n")
-    installed.deploy()
+    try:
+        yield {}
+    finally:
+        path.write_text(f"{text}# mended\n")
+        installed.deploy()
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,7 @@ TROUBLES = {
     "a mirror with a wrong kernel": Trouble(kernel_wrong, "build-device", "tiny-kernel.*sha256|sha256.*tiny-kernel"),
     "a full disk": Trouble(disk_full, "build-rootfs", "disk is full|No space left"),
     "no key to publish with": Trouble(publishing_key_away, "publish-build", "cdimage key is not on this machine"),
-    "no key to release with": Trouble(image_key_away, "import-build", "image-signing key is not on this machine"),
+    "no key to release with": Trouble(image_key_away, "publish-keyrings", "image-signing key is not on this machine"),
     "a full disk for the image": Trouble(disk_full_for_the_image, "assemble-image", "disk is full|No space left"),
     "an image that does not boot": Trouble(boots_not, "boot-test", "could not start the kernel", "assemble-image"),
 }

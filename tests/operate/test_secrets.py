@@ -83,8 +83,10 @@ def busy(installed: Installed) -> Installed:
     key = installed.folder / "var/keys/cdimage"
     installed.product.move_on()
     key.rename(key.with_name("away"))
-    failed = installed.finished(installed.start(EDGE))
-    key.with_name("away").rename(key)
+    try:
+        failed = installed.finished(installed.start(EDGE))
+    finally:
+        key.with_name("away").rename(key)
     assert failed["state"]["type"] == "FAILED"
     log = installed.folder / "var/up/log/prefect.log"
     wait_until(lambda: "127.0.0.1" in log.read_text() and "ction" in log.read_text(), 120, "a webhook that fails")
