@@ -5,6 +5,7 @@ import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from coreimage.boot_test import probe_accelerator
@@ -12,6 +13,10 @@ from coreimage.process import run
 from tests.harness.s3 import S3Server, seaweedfs
 from tests.harness.strict_client import check_tree
 from tests.harness.tools import SharedTools, shared_tools
+
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
+"""An example may take long on a machine that has other work."""
 
 
 def pytest_configure() -> None:

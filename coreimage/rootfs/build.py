@@ -18,6 +18,7 @@ from coreimage.http import Fetch
 from coreimage.model import LOG, TAR_GZ, TEXT, ArtifactRef, RootfsBuild
 from coreimage.process import Run
 from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot
+from coreimage.rootfs.full_disk import telling_full_disk
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import RootfsSpec
 from coreimage.storage import Store, put_blob_bytes, put_blob_file
@@ -77,7 +78,7 @@ def build_rootfs(
             said.append(log)
 
         apt = any(package.name == "apt" for package in locked.packages)
-        with written_by(make) as tar:
+        with telling_full_disk("while packing the rootfs"), written_by(make) as tar:
             manifest, filelist = pack(tar, folder / "rootfs.tar.gz", locked.epoch, apt=apt, run=run)
         return RootfsBuild(
             architecture=spec.architecture,

@@ -15,6 +15,7 @@ from coreimage.model import LOG, TAR_GZ, TEXT, Architecture, ArtifactRef, Device
 from coreimage.process import Run
 from coreimage.rootfs.build import STATUS, manifest_of
 from coreimage.rootfs.chroot import make_chroot
+from coreimage.rootfs.full_disk import telling_full_disk
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import DeviceSpec
 from coreimage.storage import Store, put_blob_bytes, put_blob_file
@@ -62,7 +63,8 @@ def build_device(
         script = customize(spec.architecture)
         with (folder / "chroot.tar").open("wb") as tar:
             log = make_chroot(locked, folder, script, files, tar, store=store, fetch=fetch, run=run, on_line=on_line)
-        manifest = pack(folder / "chroot.tar", folder / "device.tar.gz", locked.epoch, spec.device, run=run)
+        with telling_full_disk("while packing the device's part"):
+            manifest = pack(folder / "chroot.tar", folder / "device.tar.gz", locked.epoch, spec.device, run=run)
         return DeviceBuild(
             device=spec.device,
             architecture=spec.architecture,
