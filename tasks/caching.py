@@ -6,6 +6,7 @@ otherwise the step runs again. Key and result are one object (no key storage), s
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from prefect.transactions import IsolationLevel
 from prefect.types._datetime import now
 
 from coreimage.errors import CoreimageError
+from coreimage.full_disk import telling_full_disk
 from coreimage.storage import Store
 from tasks.code import code_digests
 from tasks.identity import references
@@ -78,8 +80,9 @@ def live_task(*, name: str | None = None) -> Callable[[Callable[P, R]], Task[P, 
 
 def _task(policy: CachePolicy, name: str | None) -> Callable[[Callable[P, R]], Task[P, R]]:
     def decorate(function: Callable[P, R]) -> Task[P, R]:
+        title = name or cast("Any", function).__name__.replace("_", "-")
         made = task(
-            name=name or cast("Any", function).__name__.replace("_", "-"),
+            name=title,
             cache_policy=policy,
             persist_result=policy is not NO_CACHE,
             result_serializer="json",
@@ -88,9 +91,20 @@ def _task(policy: CachePolicy, name: str | None) -> Callable[[Callable[P, R]], T
             retry_jitter_factor=_JITTER,
             retry_condition_fn=may_help_to_retry,
         )
-        return cast("Task[P, R]", made(function))
+        return cast("Task[P, R]", made(_told(function, title)))
 
     return decorate
+
+
+def _told(function: Callable[P, R], title: str) -> Callable[P, R]:
+    """Whichever of its writes a full disk ends, the message says so, and what to do."""
+
+    @functools.wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        with telling_full_disk(f"during {title}"):
+            return function(*args, **kwargs)
+
+    return told
 
 
 def may_help_to_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

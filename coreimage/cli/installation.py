@@ -120,7 +120,7 @@ class Installation:
     def _s3(self) -> Service:
         weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
         s3 = self.ports["s3"]
-        others = {name: _free_port() for name in ("master", "volume", "filer", "admin")}
+        others = {name: unused_port() for name in ("master", "volume", "filer", "admin")}
         (self.folder / "s3").mkdir(exist_ok=True)
         argv = [
             *(weed, "-logtostderr=true", "mini", f"-dir={self.folder / 's3'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
@@ -226,7 +226,7 @@ class Installation:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            self.ports = {name: port if _is_free(port) else _free_port() for name, port in self.ports.items()}
+            self.ports = {name: port if _is_free(port) else unused_port() for name, port in self.ports.items()}
             (self.folder / "state.json").write_text(json.dumps(self.ports))
             yield
 
@@ -365,7 +365,7 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def _free_port() -> int:
+def unused_port() -> int:
     """Below 55000: SeaweedFS takes the port 10000 higher, too."""
     while True:
         port = 20_000 + secrets.randbelow(20_000)

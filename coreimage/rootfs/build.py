@@ -14,11 +14,11 @@ from typing import IO
 
 from debian.deb822 import Deb822
 
+from coreimage.full_disk import telling_full_disk
 from coreimage.http import Fetch
 from coreimage.model import LOG, TAR_GZ, TEXT, ArtifactRef, RootfsBuild
 from coreimage.process import Run
 from coreimage.rootfs.chroot import FAILED_HOOK, make_chroot
-from coreimage.rootfs.full_disk import telling_full_disk
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import RootfsSpec
 from coreimage.storage import Store, put_blob_bytes, put_blob_file

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from coreimage.errors import BuildError, CoreimageError, ProcessError
+from coreimage.full_disk import full_disk, telling_full_disk
 from coreimage.http import Fetch
 from coreimage.model import ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run, Sandbox
 from coreimage.rootfs import emulation, memory
 from coreimage.rootfs.deb import decompress_deb
-from coreimage.rootfs.full_disk import full_disk, telling_full_disk
 from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
 from coreimage.workspace import workspace
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from coreimage.boot_loader import EFI_FILES, efi_argv
 from coreimage.errors import BuildError
+from coreimage.full_disk import telling_full_disk
 from coreimage.http import Fetch
 from coreimage.model import LOG, TAR_GZ, TEXT, Architecture, ArtifactRef, DeviceBuild
 from coreimage.process import Run
 from coreimage.rootfs.build import STATUS, manifest_of
 from coreimage.rootfs.chroot import make_chroot
-from coreimage.rootfs.full_disk import telling_full_disk
 from coreimage.rootfs.lock import read_lock
 from coreimage.rootfs.spec import DeviceSpec
 from coreimage.storage import Store, put_blob_bytes, put_blob_file

@@ -21,10 +21,10 @@ from coreimage.errors import (
     UsageError,
     VerificationError,
 )
+from coreimage.full_disk import full_disk, telling_full_disk
 from coreimage.http import Fetch
 from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import Run
-from coreimage.rootfs.full_disk import full_disk, telling_full_disk
 from coreimage.rootfs.lock import configuration, keep_previous, store_lock
 from coreimage.rootfs.probe import signed_text
 from coreimage.rootfs.replacement import check_replacements, offered

@@ -11,10 +11,10 @@ from pathlib import Path
 from debian.deb822 import Release as ReleaseFile
 
 from coreimage.errors import NotFoundError, VerificationError
+from coreimage.full_disk import full_disk
 from coreimage.http import Fetch
 from coreimage.model import TEXT, ArchiveRelease, ArtifactRef
 from coreimage.process import Run
-from coreimage.rootfs.full_disk import full_disk
 from coreimage.rootfs.spec import ArchiveSpec
 from coreimage.storage import Store, fetch_blob, put_blob_file
 from coreimage.workspace import workspace

@@ -36,6 +36,10 @@ channels:
     schedule: {cron: "17 3 * * *", timezone: Europe/Berlin}
     retention: {keep_count: 3}
   tiny/1/beta: {series: "1", devices: [board]}
+  tiny/1/stable:
+    series: "1"
+    devices: [board]
+    promotion: {source: tiny/1/edge, schedule: {cron: "0 6 * * *"}, min_age_hours: 24, phase: 10}
 """
 
 
@@ -71,8 +75,10 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
 
 
 EDGE, BETA = "build-channel/tiny:1:edge", "build-channel/tiny:1:beta"
+PROMOTION = "promote-channel/tiny:1:stable"
 NAMES = {EDGE, BETA, "check-installation/tiny", "collect-garbage/tiny", "forget-runs/tiny", "renew-signatures/tiny"}
-NAMES |= {"expire-channel/tiny:1:beta", "expire-channel/tiny:1:edge"}
+NAMES |= {f"expire-channel/tiny:1:{name}" for name in ("beta", "edge", "stable")}
+NAMES |= {"build-channel/tiny:1:stable", PROMOTION}
 NAMES |= {f"{flow}/tiny" for flow in ("change-tree", "import-channel", "change-keys", "verify-tree")}
 
 
@@ -87,6 +93,7 @@ def test_one_deployment_per_channel_and_purpose(deployed: Deployed) -> None:
     assert isinstance(schedule.schedule, CronSchedule)
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("17 3 * * *", "Europe/Berlin")
     assert found[BETA].schedules == []
+    assert [entry.schedule.cron for entry in found[PROMOTION].schedules] == ["0 6 * * *"]  # type: ignore[union-attr]
     assert found[EDGE].work_queue_name == "signing"
     assert found["collect-garbage/tiny"].work_queue_name == "build"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from coreimage.cli.installation import unused_port
 from coreimage.storage import Store, open_store
 from tests.harness.api import RUN_WITHIN_S, Api
 from tests.harness.product import Product
@@ -41,7 +42,15 @@ class Installed(Api):
             self.coreimage("down")
 
     def start_all(self) -> None:
+        self._choose_ports()
         self.urls = json.loads(self.coreimage("--json", "--project", str(self.product.project_file), "up"))
+
+    def _choose_ports(self) -> None:
+        """Others than the usual ones: several installations may be tested at a time."""
+        state = self.folder / "var/up/state.json"
+        if not state.exists():
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text(json.dumps({name: unused_port() for name in ("prefect", "s3", "web")}))
 
     def environment(self) -> dict[str, str]:
         """What somebody at a terminal beside it has set: where the API and the store are."""

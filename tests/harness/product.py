@@ -7,6 +7,7 @@ gate. A bootable one has Debian's kernel and an initrd that shows a login prompt
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -69,11 +70,11 @@ class Product:
     def write(self) -> None:
         self.project_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
 
-    def move_on(self, package: str = "editor") -> Path:
+    def move_on(self, package: str = "editor", files: Mapping[str, Path | str] | None = None) -> Path:
         """A new version of a package: its .deb."""
         self._versions += 1
-        files = self.kernel_files if package == KERNEL else {}
-        self.archive.add("tiny", package, f"{self._versions}.0", files=files)
+        content = files or (self.kernel_files if package == KERNEL else {})
+        self.archive.add("tiny", package, f"{self._versions}.0", files=content)
         self.archive.publish()
         return next(self.archive.folder.glob(f"pool/**/{package}_{self._versions}.0_*.deb"))
 

@@ -51,6 +51,25 @@ def test_what_another_channel_wants_too_is_not_built_again(installed: Installed)
     assert states["import-build"] == "Completed"
 
 
+def test_two_channels_run_side_by_side_and_what_both_want_is_built_once(installed: Installed) -> None:
+    installed.product.move_on()
+    with installed.waiting_hook() as go_on:
+        runs = [installed.start(f"build-channel/tiny:1:{name}") for name in ("edge", "beta")]
+        wait_until(lambda: len(building(installed, runs)) == len(runs), 600, "both at the rootfs")
+        wait_until(lambda: bool(installed.hooks()), 600, "the hook")
+        assert [installed.state(run)["type"] for run in runs] == ["RUNNING"] * 2
+        assert len(installed.hooks()) == 1, "one builds, the other waits for it"
+        go_on()
+        for run in runs:
+            installed.completed(run)
+    assert sorted(dict(installed.tasks(run))["build-rootfs"] for run in runs) == ["Cached", "Completed"]
+
+
+def building(installed: Installed, runs: list[str]) -> list[str]:
+    """Those of the runs that want a rootfs by now."""
+    return [run for run in runs if "build-rootfs" in dict(installed.tasks(run))]
+
+
 def test_two_runs_of_a_channel_never_overlap_and_never_queue_up(installed: Installed) -> None:
     runs = [installed.start(EDGE) for _ in range(4)]
     states = [installed.finished(run)["state"] for run in runs]

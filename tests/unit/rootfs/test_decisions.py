@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import BuildError, HostError, NotFoundError, ProcessError, VerificationError
+from coreimage.full_disk import telling_full_disk
 from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
 from coreimage.process import run
 from coreimage.rootfs import ArchiveSpec, HookSpec, RootfsSpec
 from coreimage.rootfs.build import customize, manifest_of
 from coreimage.rootfs.chroot import explain
-from coreimage.rootfs.full_disk import telling_full_disk
 from coreimage.rootfs.plan import indexes, planned_packages, preferences
 from coreimage.rootfs.probe import describe, probe_archives, signed_text
 from coreimage.storage.directory import DirectoryStore
