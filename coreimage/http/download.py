@@ -193,8 +193,9 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         raise disk_error(error, path) from error
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
+        os.fchmod(handle, 0o644)
+        os.close(handle)
+        with temporary.open("wb") as file:  # by its name, which errors tell
             yield file, temporary
     except OSError as error:
         raise disk_error(error, path) from error

@@ -120,6 +120,9 @@ def _finish(hostname: str) -> str:
 echo {shlex.quote(hostname)} > etc/hostname
 ln -s ../run/systemd/resolve/stub-resolv.conf etc/resolv.conf
 mkdir -p writable boot usr/lib/modules usr/lib/firmware
+while read -r path rest; do
+    case "$path" in /*) [ -e ".$path" ] || mkdir -p ".$path" ;; esac
+done < etc/system-image/writable-paths
 for name in passwd group shadow gshadow; do : > var/lib/extrausers/$name; done
 chmod 0640 var/lib/extrausers/shadow var/lib/extrausers/gshadow
 chgrp 42 var/lib/extrausers/shadow var/lib/extrausers/gshadow

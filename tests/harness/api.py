@@ -16,6 +16,8 @@ from tests.harness.workshop import wait_until
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 RUN_WITHIN_S = 1500.0
+_GOING_ON = {"Pending", "Running", "AwaitingRetry", "Retrying"}
+_HEARD_WITHIN_S = 300.0
 _ANSWERS_WITHIN_S = 300.0
 """A server on SQLite may wait a minute for its own database."""
 
@@ -125,6 +127,19 @@ class Api:
         document = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200, "sort": "EXPECTED_START_TIME_ASC"}
         found = self.api("/task_runs/filter", document)
         return [(task["task_key"].rpartition("-")[0].replace("_", "-"), task["state"]["name"]) for task in found]
+
+    def tasks_to(self, run: str, last: str, *, after: int = 0) -> list[tuple[str, str]]:
+        """The same but the first `after`, once the newest is `last` and all are over.
+
+        The server hears of a task's state by an event, some time after the run itself may have ended.
+        """
+
+        def heard() -> bool:
+            found = self.tasks(run)[after:]
+            return bool(found) and found[-1][0] == last and not {state for _, state in found} & _GOING_ON
+
+        wait_until(heard, _HEARD_WITHIN_S, f"the end of {last}")
+        return self.tasks(run)[after:]
 
     def artifacts(self, run: str) -> list[dict[str, Any]]:
         document = {"artifacts": {"flow_run_id": {"any_": [run]}}, "limit": 200}

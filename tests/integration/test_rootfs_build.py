@@ -95,8 +95,12 @@ def test_a_rootfs_is_built_twice_to_the_same_bytes(folder: Path, store: Store) -
         assert text("usr/share/hello-extra/content") == "hello\n"
         assert text("etc/hostname") == "example\n"
         assert text("etc/machine-id") == ""
+        can_be_written = [
+            line.split()[0] for line in text("etc/system-image/writable-paths").splitlines() if line[0] == "/"
+        ]
     assert not [name for name in members if name.startswith(("./", "/", "dev/"))]
     assert {"dev", "proc", "writable", "boot", "usr/lib/modules"} <= set(members)
+    assert {path.removeprefix("/") for path in can_be_written} <= set(members), "what is not there is not mounted"
     assert members["etc/resolv.conf"].linkname == "../run/systemd/resolve/stub-resolv.conf"
     assert (members["etc/example.conf"].mode, members["etc/example.conf"].uid) == (0o644, 0)
     assert not {"etc/passwd-", "etc/shadow-", "usr/bin/apt", "usr/share/man/man1"} & set(members)

@@ -25,6 +25,7 @@ CHANNEL = "tiny/1/gated"
 GATED = "build-channel/tiny:1:gated"
 LIVE = {"probe-archives", "publish-keyrings", "publish-gadget", "offer-tools"}
 """Steps that are never remembered."""
+LAST = "write-pages"
 _DISK_MIB, _LARGER_THAN_DISK_BYTES = 24, 30_000_000
 Environment = dict[str, str]
 Breaks = Callable[[Installed], AbstractContextManager[Environment]]
@@ -158,7 +159,7 @@ TROUBLES = {
     "a mirror with a wrong package": Trouble(package_wrong, "build-rootfs", "editor.*sha256|sha256.*editor"),
     "a mirror with a wrong kernel": Trouble(kernel_wrong, "build-device", "tiny-kernel.*sha256|sha256.*tiny-kernel"),
     "a full disk for the plan": Trouble(disk_full_for_the_plan, "plan-packages", "disk is full"),
-    "a full disk for the rootfs": Trouble(disk_full_for_the_rootfs, "build-rootfs", "disk is full"),
+    "a full disk for the rootfs": Trouble(disk_full_for_the_rootfs, "build-rootfs", "No space left on device"),
     "no key to publish with": Trouble(publishing_key_away, "publish-build", "cdimage key is not on this machine"),
     "no key to release with": Trouble(image_key_away, "publish-keyrings", "image-signing key is not on this machine"),
     "a full disk for the image": Trouble(disk_full_for_the_image, "assemble-image", "disk is full"),
@@ -181,10 +182,10 @@ def test_a_retry_does_what_failed_and_what_follows(trouble: Trouble, released: I
     with trouble.breaks(installed) as environment:
         run = installed.start(GATED, environment=environment)
         failed = installed.finished(run)["state"]
-        first = installed.tasks(run)
         assert failed["type"] == "FAILED", failed
         assert re.search(trouble.message, failed["message"], re.DOTALL), failed["message"]
         assert "→" in failed["message"], "what to do next is said"
+        first = installed.tasks_to(run, trouble.failing)
         assert first[-1] == (trouble.failing, "Failed")
     published = installed.build_ids() - builds
 
@@ -192,7 +193,8 @@ def test_a_retry_does_what_failed_and_what_follows(trouble: Trouble, released: I
     done = installed.completed(run)
 
     assert done["run_count"] == 2
-    anew = [name for name, state in installed.tasks(run)[len(first) :] if state != "Cached" and name not in LIVE]
+    again = installed.tasks_to(run, LAST, after=len(first))
+    anew = [name for name, state in again if state != "Cached" and name not in LIVE]
     assert trouble.failing in LIVE or anew[0] == (trouble.again or trouble.failing)
     finished = {step for step in first if step[1] == "Completed" and step[0] not in LIVE}
     assert not {name for name, _ in finished} & set(anew) - {trouble.again, "plan-packages"}, "nothing is done twice"
@@ -220,7 +222,7 @@ def test_a_release_that_lost_a_file_goes_on_once_it_is_back(released: Installed)
     state = installed.finished(run)["state"]
     assert state["type"] == "FAILED"
     assert "no longer there" in state["message"]
-    first = installed.tasks(run)
+    first = installed.tasks_to(run, "release-candidate")
     assert first[-1] == ("release-candidate", "Failed")
 
     with installed.as_client():
@@ -228,7 +230,8 @@ def test_a_release_that_lost_a_file_goes_on_once_it_is_back(released: Installed)
     installed.retry(run)
     installed.completed(run)
 
-    anew = [name for name, state in installed.tasks(run)[len(first) :] if state != "Cached" and name not in LIVE]
+    again = installed.tasks_to(run, LAST, after=len(first))
+    anew = [name for name, state in again if state != "Cached" and name not in LIVE]
     assert anew == ["release-candidate", "mark-good", "write-pages"]
 
 
@@ -246,7 +249,7 @@ def test_what_a_lost_machine_had_done_is_not_done_again(released: Installed) -> 
         installed.retry(run)
         go_on()
         done = installed.completed(run)
-    again = installed.tasks(run)[len(first) :]
+    again = installed.tasks_to(run, LAST, after=len(first))
     assert ("plan-packages", "Cached") in again
     assert ("plan-packages", "Completed") not in again
     assert ("build-rootfs", "Completed") in again

@@ -56,6 +56,9 @@ class Guest:
         assert done.returncode in accept, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout.strip()
 
+    def answers(self) -> bool:
+        return subprocess.run(self.argv("true"), capture_output=True, check=False, timeout=600).returncode == 0
+
     def state(self, unit: str) -> str:
         return self.root(f"systemctl is-active {unit} || true")
 
@@ -96,7 +99,9 @@ def guest(tmp_path_factory: pytest.TempPathFactory, accelerator: str) -> Iterato
         memory_mib=MEMORY_MIB,
     ) as machine:
         machine.console.expect("login: ", 3 * BOOT_S)
-        yield Guest(port, key)
+        made = Guest(port, key)
+        wait_until(made.answers, BOOT_S, "the guest's SSH server, which makes its keys at the first boot")
+        yield made
 
 
 def flashed(folder: Path, login_key: Path) -> Path:
