@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coreimage.client import Image, ImageFile, Session
+from coreimage.client.install import Step, Wanted, install
+from coreimage.client.session import Each
 from coreimage.disk_image import AssembledImage, ImageIdentity, KeptImages, assemble, image_key
 from coreimage.image_server import WEB_ROOT, StoreWeb, client_errors
 from coreimage.local_parts import SERVER_PREFIXES, LocalPart, check_modules, scan, version_part
@@ -78,25 +81,63 @@ def flash(
     `cancel` ends downloads under way. What `kept` has already is copied from there. Raises VerificationError for
     what is not signed as it should, NotFoundError for what the server has not, and what `assemble` raises.
     """
-    with client_errors():
-        on_step("Fetching information from server...")
-        image = session.select(channel, device, revision)
-        on_step("Downloading and setting up...")
-        unkept = _identity(channel, device, image.version, architecture, epoch=0)
-        key = making.key(image, unkept, local)
-        if kept and (facts := kept.give(key, making.output)):
-            on_step(f"Installing {device}")
-            return _again(making.output, unkept.model_copy(update={"epoch": facts.epoch}))
-        folder = making.work_folder / "parts"
-        parts = download_files(session, channel, device, image, folder, local=local, cancel=cancel)
-    files = with_local(image, parts, local)
-    on_step(f"Installing {device}")
-    if local:
-        check_modules(scan(files, run=making.run), ", ".join(str(part.path) for part in local))
-    made = making.assembled(files, unkept.model_copy(update={"epoch": newest_mtime(files[-1])}), local)
-    if kept:
-        kept.keep(key, making.output, made.identity.epoch)
-    return made
+    image = _DiskImage(architecture, making, local, on_step, kept)
+    on_step("Fetching information from server...")
+    with client_errors(), _several_at_once(cancel) as each:
+        install(
+            session,
+            Wanted(channel, device, revision=revision),
+            image,
+            making.work_folder / "parts",
+            each=each,
+            leave_out=lambda file: _replacing(file.name, local) is not None,
+        )
+    return image.made
+
+
+class _DiskImage:
+    """Of a full version: its tarballs are unpacked into the file systems as they are read."""
+
+    made: AssembledImage
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        making: Making,
+        local: Sequence[LocalPart],
+        on_step: Callable[[str], None],
+        kept: KeptImages | None,
+    ) -> None:
+        self._architecture, self._making, self._local = architecture, making, local
+        self._on_step, self._kept = on_step, kept
+
+    def holds(self, wanted: Wanted, image: Image) -> bool:
+        """Copies the kept one, if there is one."""
+        self._on_step("Downloading and setting up...")
+        facts = self._kept.give(self._key(wanted, image), self._making.output) if self._kept else None
+        if facts is None:
+            return False
+        self._on_step(f"Installing {wanted.device}")
+        self.made = _again(self._making.output, self._identity(wanted, image, epoch=facts.epoch))
+        return True
+
+    def install(self, wanted: Wanted, steps: Sequence[Step]) -> None:
+        (step,) = steps
+        files = with_local(step.image, step.files, self._local)
+        self._on_step(f"Installing {wanted.device}")
+        if self._local:
+            said = ", ".join(str(part.path) for part in self._local)
+            check_modules(scan(files, run=self._making.run), said)
+        identity = self._identity(wanted, step.image, epoch=newest_mtime(files[-1]))
+        self.made = self._making.assembled(files, identity, self._local)
+        if self._kept:
+            self._kept.keep(self._key(wanted, step.image), self._making.output, identity.epoch)
+
+    def _key(self, wanted: Wanted, image: Image) -> str:
+        return self._making.key(image, self._identity(wanted, image, epoch=0), self._local)
+
+    def _identity(self, wanted: Wanted, image: Image, *, epoch: int) -> ImageIdentity:
+        return _identity(wanted.channel, wanted.device, image.version, self._architecture, epoch=epoch)
 
 
 def flash_local(
@@ -141,14 +182,20 @@ def download_files(
     """The verified files of an image in `folder`, several at a time, without those that a local part replaces."""
     folder.mkdir(exist_ok=True)
     replaced = [file.name for file in image.files if _replacing(file.name, local)]
+    with _several_at_once(cancel) as each:
+        return session.download(channel, device, image, folder, each=each, leave_out=replaced)
+
+
+@contextmanager
+def _several_at_once(cancel: Callable[[], None]) -> Iterator[Each]:
     pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="download")
 
-    def each(function: Callable[[ImageFile], Path], files: Sequence[ImageFile]) -> Iterable[Path]:
+    def each(function: Callable[[ImageFile], Path], files: Sequence[ImageFile], /) -> Iterable[Path]:
         futures = [pool.submit(copy_context().run, function, file) for file in files]
         return [future.result() for future in futures]
 
     try:
-        return session.download(channel, device, image, folder, each=each, leave_out=replaced)
+        yield each
     finally:
         # Whoever interrupts does not wait for a server that hangs.
         cancel()

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coreimage.client import DownloadError, NotPresentError, RepositoryError, Seen, Session, SignatureError
-from coreimage.client.errors import ClientError
+from coreimage.client.errors import ClientError, NoSpaceError, TargetError
 from coreimage.client.session import CHANNELS
-from coreimage.errors import InfrastructureError, NotFoundError, VerificationError
+from coreimage.errors import HostError, InfrastructureError, NotFoundError, VerificationError
 from coreimage.http import Fetch, NoProgress, Progress
 from coreimage.process import Run
 from coreimage.process import run as run_process
@@ -112,7 +112,7 @@ def open_server(
 
 @contextmanager
 def client_errors() -> Iterator[None]:
-    """Errors of the client become ours: VerificationError, NotFoundError, InfrastructureError."""
+    """Errors of the client become ours: VerificationError, NotFoundError, InfrastructureError, HostError."""
     try:
         yield
     except NotPresentError as error:
@@ -121,6 +121,10 @@ def client_errors() -> Iterator[None]:
         ) from error
     except DownloadError as error:
         raise InfrastructureError(error.problem, where=error.where, resolution="try again") from error
+    except NoSpaceError as error:
+        raise HostError(error.problem, where=error.where, resolution="make room there, and run it again") from error
+    except TargetError as error:
+        raise HostError(error.problem, where=error.where, resolution="look at the disk, and run it again") from error
     except ClientError as error:
         raise VerificationError(
             error.problem, where=error.where, resolution="do not use this server until its publisher has mended it"

@@ -1,4 +1,4 @@
-"""What a device and `flash` share: trust chain, upgrade path, phasing. Standard library only.
+"""What a device and `flash` share: trust chain, upgrade path, phasing, installing. Standard library only.
 
 Bytes come in through `Web`, signatures are judged by `Verify`, and verified values come out, or a `ClientError`.
 """

@@ -64,7 +64,8 @@ class Image:
     """`files` are in the order in which they are applied. `phased_percentage` is of the devices that are offered the
     version; a full image is for devices that have `minversion` at least. `form` is of a delta: one in the form of 2015
     is tarballs, a compact one a single file before that of the version (docs/compact-delta.md). `pinned` says why
-    retention keeps the version; None: it does not."""
+    retention keeps the version; None: it does not. `tree_sha256` is our own key: the digest of all that the
+    version holds, but for the file that says its number; None where the server does not say."""
 
     version: int
     type: Literal["full", "delta"]
@@ -76,6 +77,7 @@ class Image:
     phased_percentage: int = 100
     form: Literal["legacy", "compact"] = "legacy"
     pinned: str | None = None
+    tree_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def _image(values: dict[str, object], where: str) -> Image:
         integer(values, "minversion", where, high=VERSION_LIMIT, default=0) if kind == "full" else 0,
         _percentage(values, where),
         pinned=_optional_text(values, "pinned", where),
+        tree_sha256=digest(values, "tree_sha256", where) if "tree_sha256" in values else None,
     )
 
 

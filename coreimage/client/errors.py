@@ -4,12 +4,14 @@ ClientError
 ├── RepositoryError     what the server gave is wrong: never used, not worth a retry
 │   └── SignatureError    not signed by who must sign it
 ├── NotPresentError     the server does not have it
-└── DownloadError       it could not be fetched: trying again may help
+├── DownloadError       it could not be fetched: trying again may help
+├── NoSpaceError        the disk is full: make room, and go on
+└── TargetError         what was written does not read back as it should
 """
 
 
 class ClientError(Exception):
-    """`where` is the path on the server that it is about, if any."""
+    """`where` is the path on the server, or of this machine, that it is about, if any."""
 
     def __init__(self, problem: str, *, where: str = "") -> None:
         super().__init__(f"{where}: {problem}" if where else problem)
@@ -29,4 +31,12 @@ class NotPresentError(ClientError):
 
 
 class DownloadError(ClientError):
+    pass
+
+
+class NoSpaceError(ClientError):
+    pass
+
+
+class TargetError(ClientError):
     pass

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -42,15 +42,18 @@ class FolderTree:
         return Path(os.fsdecode(os.path.join(self._root, name))).open("rb")  # noqa: PTH118
 
 
-def write_folder(tree: Tree, folder: Path) -> None:
-    """Makes `folder`, which must be empty, hold `tree`. Folders get their times last, as filling them changes those.
+def write_folder(tree: Tree, folder: Path, on_entry: Callable[[int, int], None] = lambda _done, _total: None) -> None:
+    """Makes `folder`, in which there is nothing but folders that something is mounted at, hold `tree`. Folders get
+    their times last, as filling them changes those. `on_entry` hears how many entries there are, and are written.
 
     Raises RepositoryError for a name below something that is no folder: nothing is written through a link.
     """
     root = os.fsencode(folder)
     folders: list[Entry] = []
     made = {b""}
-    for entry in tree.entries():
+    entries = list(tree.entries())
+    for done, entry in enumerate(entries, 1):
+        on_entry(done, len(entries))
         _need_folder(root, entry.name.rpartition(b"/")[0], made)
         made |= {entry.name} if entry.kind == "folder" else set()
         path = os.path.join(root, entry.name)  # noqa: PTH118
@@ -70,7 +73,7 @@ def _need_folder(root: bytes, name: bytes, made: set[bytes]) -> None:
         return
     _need_folder(root, name.rpartition(b"/")[0], made)
     try:
-        os.mkdir(os.path.join(root, name), 0o755)  # noqa: PTH102, PTH118
+        _make_folder(os.path.join(root, name), 0o755)  # noqa: PTH118
     except FileExistsError as error:
         raise RepositoryError(f"{name!r} is no folder, and has something below it") from error
     made.add(name)
@@ -78,7 +81,7 @@ def _need_folder(root: bytes, name: bytes, made: set[bytes]) -> None:
 
 def _make(tree: Tree, entry: Entry, path: bytes) -> None:
     if entry.kind == "folder":
-        os.mkdir(path, 0o700)  # noqa: PTH102
+        _make_folder(path, 0o700)
     elif entry.kind == "symlink":
         os.symlink(entry.target, path)  # noqa: PTH211
     elif entry.kind == "file":
@@ -88,6 +91,12 @@ def _make(tree: Tree, entry: Entry, path: bytes) -> None:
     else:
         kinds = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
         os.mknod(path, kinds[entry.kind] | 0o600, os.makedev(*entry.device))
+
+
+def _make_folder(path: bytes, mode: int) -> None:
+    """What is mounted somewhere stays there."""
+    if not os.path.ismount(path):
+        os.mkdir(path, mode)  # noqa: PTH102
 
 
 def _describe(entry: Entry, path: bytes) -> None:

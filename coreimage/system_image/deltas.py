@@ -30,6 +30,7 @@ from coreimage.system_image.base_tools import BaseTools
 from coreimage.system_image.compact_delta import make_compact
 from coreimage.system_image.documents import (
     COMPACT,
+    TREE,
     Document,
     file_entry,
     is_ours,
@@ -54,8 +55,8 @@ def with_deltas(
     """`image`, a full entry of an index whose files are in the store, and after it its delta entries.
 
     `bases` are full entries of the same channel and device, older than `image`; each gives a delta in each form where
-    that is smaller than the full image, and a compact one where it is smaller than that of 2015 too. The same for the
-    same arguments; what was made before is found.
+    that is smaller than the full image, and a compact one where it is smaller than that of 2015 too. Each entry says
+    the digest of the tree that it leads to. The same for the same arguments; what was made before is found.
     """
     entries = [image]
     for base in sorted(bases, key=lambda base: int(base["version"]), reverse=True):
@@ -67,7 +68,8 @@ def with_deltas(
                 continue
             least_bytes = _size_bytes(files)
             entries.append(_delta_entry(image, base, files, form))
-    return entries
+    tree = _tree_sha256(payloads(image), store=store, run=run)
+    return [{**entry, TREE: tree} for entry in entries]
 
 
 def _size_bytes(files: Sequence[Document]) -> int:
@@ -95,12 +97,32 @@ def _made(image: Document, base: Document, *, store: Store, signer: Signer, run:
     made = _remembered(store, key)
     if made is None:
         with _unpacked(sources, targets, store=store, run=run) as pair:
+            _remember_tree(targets, pair.target, store)
             old_clients = not is_ours(image) and not is_ours(base)
             legacy = _make_legacy(pair, recipe, targets, store=store, signer=signer, run=run) if old_clients else None
             limit_bytes = min(_size_bytes(files) for files in (legacy, targets) if files)
             made = {"legacy": legacy, COMPACT: _make_compact(pair, limit_bytes, store=store, signer=signer, run=run)}
         store.put_bytes(key, json_bytes(made), media_type=JSON)
     return made
+
+
+def _tree_sha256(files: Sequence[Document], *, store: Store, run: Run) -> str:
+    try:
+        with store.open(_tree_record(files)) as file:
+            return str(json.loads(file.read())[TREE])
+    except NotFoundError:
+        with _unpacked((), files, store=store, run=run) as pair:
+            return _remember_tree(files, pair.target, store)
+
+
+def _remember_tree(files: Sequence[Document], tree: LayeredTree, store: Store) -> str:
+    sha256 = tree.sha256()
+    store.put_bytes(_tree_record(files), json_bytes({TREE: sha256}), media_type=JSON)
+    return sha256
+
+
+def _tree_record(files: Sequence[Document]) -> str:
+    return f"{layout.DELTA_CACHE}{hashlib.sha256(json_bytes({'tree': _digests(files)})).hexdigest()}.json"
 
 
 def _make_legacy(

@@ -18,6 +18,8 @@ VERSION_LIMIT = 65535
 PHASE = "phased-percentage"
 PINNED = "pinned"
 """Ours: why retention keeps a version, in its full image. Clients of 2015 do not look at it."""
+TREE = "tree_sha256"
+"""Ours: the digest of the tree that a version's payloads make (coreimage.client.tree)."""
 
 Document = dict[str, Any]
 MINVERSION = "minversion"
@@ -126,8 +128,9 @@ def _never_full_then_delta(images: Sequence[Document]) -> list[Document]:
 
 
 def same_image(one: Document, other: Document) -> bool:
-    """Whether two entries are one publication: phasing, pins, and who may use a full image, change with time."""
-    return all(one.get(key) == other.get(key) for key in {*one, *other} - {PHASE, PINNED, MINVERSION})
+    """Whether two entries are one publication: phasing, pins, and who may use a full image, change with time; and
+    earlier ones did not say the digest of their tree."""
+    return all(one.get(key) == other.get(key) for key in {*one, *other} - {PHASE, PINNED, MINVERSION, TREE})
 
 
 def without(image: Document, key: str) -> Document:
