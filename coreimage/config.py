@@ -79,6 +79,13 @@ class RootfsConfig(Value):
     """Scripts run in the rootfs, in this order, after the overlay."""
 
 
+class CustomConfig(Value):
+    """The custom tarball of a product: files of one's own that are no package."""
+
+    overlay: str
+    """Folder of files, as the image's root has them."""
+
+
 class SeriesConfig(Value):
     distribution: Literal["debian", "ubuntu"] = "debian"
     codename: Word
@@ -86,6 +93,8 @@ class SeriesConfig(Value):
     archives: tuple[ArchiveConfig, ...] = Field(min_length=1)
     extra_archives: tuple[ExtraArchiveConfig, ...] = ()
     rootfs: RootfsConfig
+    custom: CustomConfig | None = None
+    """What each build publishes beside rootfs and device parts, and each version lays over them."""
 
 
 class ToolsConfig(Value):
@@ -442,6 +451,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "archives": ArchiveConfig,
     "extra_archives": ExtraArchiveConfig,
     "rootfs": RootfsConfig,
+    "custom": CustomConfig,
 }
 
 

@@ -143,6 +143,13 @@ class DeviceBuild(Value):
     log: ArtifactRef
 
 
+class CustomBuild(Value):
+    """Files of one's own for all devices of an architecture: names in the tarball begin with `system/`."""
+
+    architecture: Architecture
+    tarball: ArtifactRef
+
+
 class PublishedFile(Value):
     name: str
     artifact: ArtifactRef

@@ -84,6 +84,7 @@ def named_paths(project: Project) -> list[str]:
     keys = [archive.key for archive in archives if archive.key]
     extra_keys = [archive.key for one in series for archive in one.extra_archives]
     overlays = [one.rootfs.overlay for one in series if one.rootfs.overlay]
+    overlays += [one.custom.overlay for one in series if one.custom]
     hooks = [hook for one in series for hook in one.rootfs.hooks]
     gadgets = [device.gadget for device in config.devices.values()]
     return [*keys, *extra_keys, *overlays, *hooks, *gadgets, *_named_by_components(config)]

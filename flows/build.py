@@ -22,6 +22,7 @@ from coreimage.model import (
     ArtifactRef,
     BootReport,
     Candidate,
+    CustomBuild,
     DeviceBuild,
     DiskImage,
     Firmware,
@@ -207,6 +208,13 @@ class Build:
         self.steps.ahead(built, *devices)
         return self.steps.do(built), tuple(self.steps.do(planned) for planned in devices)
 
+    def custom(self, built: RootfsBuild) -> CustomBuild:
+        """Files of a folder: made anew in every run."""
+        run = self.site.run(self.tools)
+        return rootfs.build_custom(
+            self.project, self.channel, built.architecture, built.lock, store=self.store, run=run
+        )
+
     def content(self, parts: Sequence[Parts]) -> BuildContent:
         """Every rootfs and device part that the channel's dated build publishes."""
         series = self.project.config.series[self.config.series]
@@ -218,6 +226,7 @@ class Build:
             image_type=self.config.image_type,
             rootfs=tuple(built for built, _ in parts),
             devices=tuple(device for _, devices in parts for device in devices),
+            custom=tuple(self.custom(built) for built, _ in parts) if series.custom else (),
         )
 
     def finish(self, architecture: Architecture, published: PublishedBuild) -> tuple[DeviceResult, ...]:

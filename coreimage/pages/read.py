@@ -315,6 +315,7 @@ def _verdict(evidence: Sequence[BootReport]) -> Verdict:
 
 _NOTES = {
     f".device{_TAR}": "kernel, initrd and modules",
+    f".custom{_TAR}": "files of the product's own",
     _TAR: "root file system",
     ".manifest": "packages and versions",
     ".filelist": "all files",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from coreimage.config import Word
-from coreimage.model import LOG, Architecture, ArtifactRef, DeviceBuild, RootfsBuild, Value
+from coreimage.model import LOG, Architecture, ArtifactRef, CustomBuild, DeviceBuild, RootfsBuild, Value
 
 
 def _by_architecture(builds: tuple[RootfsBuild, ...]) -> tuple[RootfsBuild, ...]:
@@ -18,6 +18,10 @@ def _by_architecture(builds: tuple[RootfsBuild, ...]) -> tuple[RootfsBuild, ...]
 
 def _by_device(builds: tuple[DeviceBuild, ...]) -> tuple[DeviceBuild, ...]:
     return tuple(sorted(builds, key=lambda build: (build.architecture, build.device)))
+
+
+def _customs_by_architecture(builds: tuple[CustomBuild, ...]) -> tuple[CustomBuild, ...]:
+    return tuple(sorted(builds, key=lambda build: build.architecture))
 
 
 class BuildContent(Value):
@@ -30,6 +34,7 @@ class BuildContent(Value):
     image_type: Word
     rootfs: Annotated[tuple[RootfsBuild, ...], Field(min_length=1), AfterValidator(_by_architecture)]
     devices: Annotated[tuple[DeviceBuild, ...], AfterValidator(_by_device)]
+    custom: Annotated[tuple[CustomBuild, ...], AfterValidator(_customs_by_architecture)] = ()
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:
@@ -48,7 +53,8 @@ def content_sha256(content: BuildContent) -> str:
 
     References count by digest and media type; logs do not count.
     """
-    essence = json.dumps(_essence(content.model_dump(mode="json")), sort_keys=True, separators=(",", ":"))
+    said = content.model_dump(mode="json", exclude=None if content.custom else {"custom"})
+    essence = json.dumps(_essence(said), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(essence.encode()).hexdigest()
 
 

@@ -145,7 +145,7 @@ def build_info(
     """`locks` is by sha256 and holds every lock that `content` names."""
     return BuildInfo(
         build_id=str(build_id),
-        **content.model_dump(exclude={"rootfs", "devices"}),
+        **content.model_dump(exclude={"rootfs", "devices", "custom"}),
         content_sha256=content_sha256(content),
         epoch=max(lock.epoch for lock in locks.values()),
         architectures=content.architectures,

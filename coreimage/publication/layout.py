@@ -8,7 +8,18 @@ from typing import ClassVar
 
 from coreimage.config import Word
 from coreimage.errors import UsageError
-from coreimage.model import JSON, LOG, TAR_GZ, TEXT, ArtifactRef, DeviceBuild, PublishedFile, RootfsBuild, Value
+from coreimage.model import (
+    JSON,
+    LOG,
+    TAR_GZ,
+    TEXT,
+    ArtifactRef,
+    CustomBuild,
+    DeviceBuild,
+    PublishedFile,
+    RootfsBuild,
+    Value,
+)
 from coreimage.publication.build_id import BuildId
 from coreimage.publication.content import BuildContent
 
@@ -79,6 +90,8 @@ def copied_files(content: BuildContent) -> tuple[PublishedFile, ...]:
         _add(files, rootfs_names(content.codename, content.product, build))
     for device in content.devices:
         _add(files, device_names(content.codename, content.product, device))
+    for custom in content.custom:
+        _add(files, {custom_name(content.codename, content.product, custom): custom.tarball})
     return tuple(PublishedFile(name=name, artifact=files[name]) for name in sorted(files))
 
 
@@ -101,6 +114,10 @@ def device_names(codename: str, product: str, build: DeviceBuild) -> dict[str, A
         f"{stem}.lock.json": build.lock,
         f"{stem}.log": build.log,
     }
+
+
+def custom_name(codename: str, product: str, build: CustomBuild) -> str:
+    return f"{image_stem(codename, product, build.architecture)}.custom.tar.gz"
 
 
 def image_stem(codename: str, product: str, architecture: str) -> str:

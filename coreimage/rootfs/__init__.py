@@ -5,6 +5,7 @@ made with comes the same way: a lock of tools, and the tree of it.
 """
 
 from coreimage.rootfs.build import build_rootfs
+from coreimage.rootfs.custom import build_custom
 from coreimage.rootfs.device import build_device
 from coreimage.rootfs.lock import (
     Offline,
@@ -46,6 +47,7 @@ __all__ = [
     "RootfsSpec",
     "Spec",
     "ToolsSpec",
+    "build_custom",
     "build_device",
     "build_rootfs",
     "build_tools",

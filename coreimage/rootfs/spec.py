@@ -95,7 +95,7 @@ def rootfs_spec(project: Project, channel: str, architecture: Architecture, *, s
         archives=_archives(project, series, store),
         packages=series.rootfs.packages,
         system_files=_installed_files("rootfs", store),
-        overlay=_tree(_folder(project, overlay, "overlay"), store) if overlay else None,
+        overlay=_tree(project_folder(project, overlay, "overlay"), store) if overlay else None,
         hooks=tuple(
             HookSpec(name=hook, script=put_blob_bytes(store, _read(project, hook, "hook"), "text/x-shellscript"))
             for hook in series.rootfs.hooks
@@ -206,7 +206,8 @@ def _tree(folder: Path, store: Store) -> ArtifactRef:
     return put_blob_bytes(store, file.getvalue(), _TAR)
 
 
-def _folder(project: Project, relative: str, what: str) -> Path:
+def project_folder(project: Project, relative: str, what: str) -> Path:
+    """Raises UsageError when it is not there."""
     path = project.path(relative)
     if not path.is_dir():
         raise UsageError(f"the {what} is no folder", where=str(path), resolution="mend its path in the project file")

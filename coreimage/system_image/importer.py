@@ -11,7 +11,7 @@ from datetime import datetime
 
 import structlog
 
-from coreimage.errors import NotFoundError, VerificationError
+from coreimage.errors import NotFoundError, UsageError, VerificationError
 from coreimage.model import Architecture, ArtifactRef, Candidate, Compression, PublishedBuild, PublishedFile, Server
 from coreimage.process import Run
 from coreimage.process import run as run_process
@@ -34,6 +34,10 @@ from coreimage.system_image.tree import put_candidate_channels, put_index, read_
 from coreimage.system_image.versions import Place, epoch, last_number, put_version, reserve
 
 log = structlog.get_logger("coreimage.system_image")
+
+CUSTOM = "custom"
+_DETAILS = {"ubuntu": "ubuntu", "device": "raw-device", CUSTOM: CUSTOM}
+"""What version_detail calls each part (system-image §5)."""
 
 
 def import_build(
@@ -59,15 +63,24 @@ def import_build(
     NotFoundError when it lacks a file for `device`, ConflictError when the version numbers are used up.
     """
     rootfs, raw_device = select_files(published, device)
-    _verify_build(published, (rootfs, raw_device), store, signer)
+    custom = custom_file(published, device)
+    if custom is not None and any(component.name == CUSTOM for component in components):
+        raise UsageError(
+            "the build has a custom tarball, and the channel a component of that name",
+            where=f"{channel} {device}",
+            resolution="give the component another name",
+        )
+    sources = [("ubuntu", rootfs), ("device", raw_device), *([(CUSTOM, custom)] if custom else [])]
+    _verify_build(published, [file for _, file in sources], store, signer)
     recipe: Document = {"description": description, "compression": compression, "server": server.model_dump()}
     recipe |= {"components": [component.model_dump() for component in components]} if components else {}
+    recipe |= {CUSTOM: custom.artifact.sha256} if custom else {}
     identity = _identity(published, rootfs, raw_device, recipe)
     place = Place(channel, device, store, signer)
     channels = read_channels(store, signer)
     require_writable(channels.document, channel, device)
     images = read_images(store, channels.document, channel, device)
-    details = [f"ubuntu={published.build_id}", f"raw-device={published.build_id}"]
+    details = [f"{_DETAILS[kind]}={published.build_id}" for kind, _ in sources]
     detail = ",".join([*details, *(component.detail for component in components)])
     numbers = {"newest": newest_version(images), "last": last_number(channels, images, channel, device)}
     reserved = reserve(place, identity, detail, generated_at(now()), **numbers)
@@ -78,10 +91,9 @@ def import_build(
         return payload(kind, file.artifact, architecture, compression=compression, store=store, signer=signer, run=run)
 
     with ThreadPoolExecutor(2, "payload") as pool:
-        sources: tuple[tuple[str, PublishedFile], ...] = ("ubuntu", rootfs), ("device", raw_device)
         made = [pool.submit(copy_context().run, make, kind, file) for kind, file in sources]
         payloads = [payload.result() for payload in made]
-    if components:
+    if components or custom:
         require_fit([*payloads, *(component.file for component in components)], store=store, run=run)
     version = put_version(place, reserved, server, epoch(published.build_id))
     files = tuple(_named(ref) for ref in (*payloads, *(component.file for component in components), version))
@@ -120,6 +132,12 @@ def select_files(published: PublishedBuild, device: str) -> tuple[PublishedFile,
     name, _, architecture = device.rpartition("_")
     device_suffix = f"-{architecture}{'' if name == 'generic' else f'.{name}'}.device.tar.gz"
     return _one(published, f"-{architecture}.tar.gz"), _one(published, device_suffix)
+
+
+def custom_file(published: PublishedBuild, device: str) -> PublishedFile | None:
+    """The custom tarball of the device's architecture, which not every build has."""
+    suffix = f"-{architecture_of(device)}.custom.tar.gz"
+    return next((file for file in published.files if file.name.endswith(suffix)), None)
 
 
 def _one(published: PublishedBuild, suffix: str) -> PublishedFile:

@@ -14,7 +14,7 @@ import pytest
 from coreimage.config import load_project
 from coreimage.disk_image import load_gadget
 from coreimage.process import run
-from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
+from coreimage.rootfs import build_custom, build_rootfs, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey, fetch
 
@@ -53,6 +53,9 @@ def test_the_example_is_built_as_its_readers_expect(folder: Path, extra: LocalAr
         assert "\nmy-service:x:" in text(tar, "etc/passwd")
         assert text(tar, "usr/share/hello/content") == "the pinned one\n"
         assert text(tar, "etc/hostname") == "my-device\n"
+    custom = build_custom(project, "my-device/13/edge", "amd64", lock, store=store, run=run)
+    with tarfile.open(fileobj=io.BytesIO(read_blob(store, custom.tarball))) as tar:
+        assert text(tar, "system/etc/my-service/brand/name") == "My device\n"
     assert "usr/bin/login" in members
     assert not [name for name in members if name.startswith("etc/apt")]
     assert "hello\t0.1\n" in read_blob(store, built.manifest).decode()
