@@ -87,24 +87,29 @@ class Spread(Steps):
     def __init__(self, deployment: str, *, refresh: bool, expected: int = 0) -> None:
         super().__init__(refresh=refresh, expected=expected)
         self._deployment = deployment
+        self._took_s: dict[str, float] = {}
+        """By its key, what a step took elsewhere in this run."""
 
     def take(self, title: str, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        if task.name in _STEPS:
-            self._elsewhere([Planned(title, task, args, kwargs)])
-        return super().take(title, task, *args, **kwargs)
+        planned = Planned(title, task, args, kwargs)
+        if task.name not in _STEPS:
+            return self._take(planned)
+        self._elsewhere([planned])
+        return self._take(planned, self._took_s.get(_Errand(planned, self._refresh).inputs.key))
 
     def ahead(self, *planned: Planned[Any]) -> None:
         self._elsewhere([step for step in planned if step.task.name in _STEPS])
 
     def _elsewhere(self, planned: Sequence[Planned[Any]]) -> None:
         errands = [_Errand(step, self._refresh) for step in planned]
-        errands = [errand for errand in errands if not errand.done()]
+        errands = [errand for errand in errands if errand.inputs.key not in self._took_s and not errand.done()]
         if not errands:
             return
         story.info(f"{len(errands)} steps on other workers: {', '.join(errand.planned.title for errand in errands)}")
         self._progress.show(errands[0].planned.title)
         with get_client(sync_client=True) as client:
             _run_all({errand.inputs.key: errand for errand in errands}, self._deployment, client)
+        self._took_s |= {errand.inputs.key: errand.took_s for errand in errands}
 
     def _anew(self, task: Task[..., Any]) -> bool:
         return self._refresh and task.name not in _STEPS
@@ -119,6 +124,8 @@ class _Errand:
     attempts: int = 0
     run: UUID | None = None
     pending_since_s: float | None = field(default=None)
+    begun_s: float = field(default_factory=time.monotonic)
+    took_s: float = 0.0
 
     @property
     def site(self) -> Site:
@@ -182,7 +189,8 @@ def _run_all(errands: dict[str, _Errand], deployment: str, client: SyncPrefectCl
             time.sleep(_POLL_S)
             for key, found in _found(waiting, client).items():
                 if _is_over(waiting[key], found, deployment, client):
-                    del waiting[key]
+                    errand = waiting.pop(key)
+                    errand.took_s = round(time.monotonic() - errand.begun_s, 1)
     except BaseException:
         for errand in waiting.values():
             if errand.run:

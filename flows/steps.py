@@ -72,20 +72,26 @@ class Steps:
 
     def take(self, title: str, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The task's result. Raises what the task raised. Without a title nothing is told."""
+        return self._take(Planned(title, task, args, kwargs))
+
+    def _take(self, planned: Planned[R], elsewhere_s: float | None = None) -> R:
+        """`elsewhere_s` is what it took for this run on another machine: here it is remembered by now."""
+        title, task = planned.title, planned.task
         chosen = task.with_options(refresh_cache=True) if self._anew(task) else task.with_options()
         if title:
             chosen.task_run_name = title
             chosen.fn = _announced(chosen.fn, title, self._progress)
         start_s = time.monotonic()
-        state = cast("Any", chosen)(*args, **kwargs, return_state=True)
-        duration_s = round(time.monotonic() - start_s, 1)
-        taken = Step(name=task.name, title=title, cached=state.name == _CACHED, duration_s=duration_s)
+        state = cast("Any", chosen)(*planned.arguments, **planned.keywords, return_state=True)
+        own_s, here = round(time.monotonic() - start_s, 1), elsewhere_s is None
+        cached, duration_s = state.name == _CACHED and here, own_s if elsewhere_s is None else elsewhere_s
+        taken = Step(name=task.name, title=title, cached=cached, duration_s=duration_s)
         if task.cache_policy is not NO_CACHE:
             self._taken.append(taken)
         self._progress.advance()
         result = cast("R", state.result())
         if title:
-            story.info(end(title, result, cached=taken.cached, duration_s=taken.duration_s))
+            story.info(end(title, result, cached=cached, duration_s=duration_s, begun=here))
         return result
 
     def do(self, planned: Planned[R]) -> R:

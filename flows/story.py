@@ -29,11 +29,13 @@ def beginning(title: str) -> str:
     return f"{title}..."
 
 
-def end(title: str, result: Any, *, cached: bool, duration_s: float) -> str:
-    """A remembered step has one line, any other has had its beginning."""
+def end(title: str, result: Any, *, cached: bool, duration_s: float, begun: bool = True) -> str:
+    """A remembered step has one line; any other has had its beginning, unless it was taken on another machine."""
     found = outcome(result)
     if cached:
         return f"{title}: {found + ', ' if found else ''}cached"
+    if not begun:
+        return f"{title}: {found or 'done'} ({duration(duration_s)}, on another worker)"
     return f"  {found or 'done'} ({duration(duration_s)})"
 
 

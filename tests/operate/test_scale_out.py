@@ -80,6 +80,9 @@ def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(si
     assert taken_by(steps, builders[2]), "who joins gets work"
     done = Counter(run["name"] for run in steps if run["state"]["name"] == "Completed")
     assert [name for name, count in done.items() if count > 1] == [], "nothing is done twice"
+    reports = [found["data"] for run in finished for found in made.artifacts(run["id"]) if found["key"][:6] == "build-"]
+    anew = [report.partition("done anew: ")[2].partition("\n")[0] for report in reports]
+    assert any("build-rootfs" in said for said in anew), "what was done elsewhere was done"
     store = open_store(f"s3://{made.s3.bucket}")
     build_ids = {run["name"].split()[-1] for run in finished}
     assert published(store) == {next(iter(build_ids))} or published(store) == build_ids
