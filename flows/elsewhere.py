@@ -1,7 +1,8 @@
 """Steps on other machines: a step is a run of its own, of the deployment `take-step`, on a worker of the queue `build`.
 
 The machine that asks has the signing keys and runs nobody's scripts; those that build have no keys. What travels are
-values and, through the store, artifacts: once a step is done elsewhere, it is remembered here.
+values and, through the store, artifacts: once a step is done elsewhere, it is remembered here. What another build has
+just had begun is not begun again, but waited for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from uuid import UUID
 import structlog
 from prefect import Task, flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
@@ -47,6 +56,7 @@ _POLL_S = 1.0
 _PENDING_S = 180.0
 """A run that was handed to a worker, and does not begin for so long, was lost with it."""
 _ATTEMPTS = 3
+_GOING_ON = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 
 
 @flow(name="take-step", flow_run_name="{step} {subject}", persist_result=False)
@@ -123,6 +133,8 @@ class _Errand:
     refresh: bool
     attempts: int = 0
     run: UUID | None = None
+    own: bool = True
+    """Whether the run was begun for this build."""
     pending_since_s: float | None = field(default=None)
     begun_s: float = field(default_factory=time.monotonic)
     took_s: float = 0.0
@@ -147,9 +159,27 @@ class _Errand:
             return False
         return not missing_artifact(results.read(self.inputs.key).result, self.site.store())
 
-    def start(self, deployment: str) -> None:
+    def start(self, deployment: str, client: SyncPrefectClient) -> None:
+        """Has it begun, unless another build has: then that run is as good as our own."""
         self.attempts += 1
         self.pending_since_s = None
+        going_on = None if self.refresh else self._going_on(deployment, client)
+        self.own = going_on is None
+        if going_on:
+            log.info("another build has had this begun; waiting for it", step=self.planned.title, run=str(going_on))
+        self.run = going_on or self._begun(deployment)
+
+    def _going_on(self, deployment: str, client: SyncPrefectClient) -> UUID | None:
+        """Two builds that look at the same moment both begin it; then the step's lease lets one of them wait."""
+        wanted = FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[self.inputs.key]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_GOING_ON)),
+        )
+        of = DeploymentFilter(name=DeploymentFilterName(any_=[deployment.rpartition("/")[2]]))
+        found = client.read_flow_runs(flow_run_filter=wanted, deployment_filter=of, limit=1)
+        return found[0].id if found else None
+
+    def _begun(self, deployment: str) -> UUID:
         context = FlowRunContext.get()
         asking = context.flow_run if context else None
         asked = f"{asking.id}-{asking.run_count}" if asking else ""
@@ -165,9 +195,10 @@ class _Errand:
             deployment,
             parameters=parameters,
             timeout=0,
+            tags=[self.inputs.key],
             idempotency_key=f"{asked}-{self.inputs.key}-{self.attempts}",
         )
-        self.run = cast("FlowRun", run).id
+        return cast("FlowRun", run).id
 
     def lost(self, found: FlowRun) -> bool:
         """Whether it was handed to a worker that is no more."""
@@ -184,7 +215,7 @@ def _run_all(errands: dict[str, _Errand], deployment: str, client: SyncPrefectCl
     waiting = dict(errands)
     try:
         for errand in waiting.values():
-            errand.start(deployment)
+            errand.start(deployment, client)
         while waiting:
             time.sleep(_POLL_S)
             for key, found in _found(waiting, client).items():
@@ -193,7 +224,7 @@ def _run_all(errands: dict[str, _Errand], deployment: str, client: SyncPrefectCl
                     errand.took_s = round(time.monotonic() - errand.begun_s, 1)
     except BaseException:
         for errand in waiting.values():
-            if errand.run:
+            if errand.run and errand.own:
                 client.set_flow_run_state(errand.run, Cancelling(message="the run that asked for it has ended"))
         raise
 
@@ -220,5 +251,5 @@ def _is_over(errand: _Errand, found: FlowRun, deployment: str, client: SyncPrefe
             f"{found.name} was lost {errand.attempts} times", resolution="look at the workers of the queue `build`"
         )
     log.warning("a step was lost with its worker; it is given to another", step=found.name, attempt=errand.attempts)
-    errand.start(deployment)
+    errand.start(deployment, client)
     return False
