@@ -11,7 +11,6 @@ import io
 import json
 import lzma
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import IO, Any, Protocol, cast
 from coreimage.client.errors import RepositoryError
 from coreimage.client.tree import Entry, Kind, Tree, as_bytes, tree_sha256
 
-MAGIC = b"coreimage compact delta 1\n"
+MAGIC = b"coreimage compact delta 2\n"
 SECTIONS = ("manifest", "controls", "differences", "literals")
 _SIZE_BYTES = 8
 HEADER_BYTES = len(MAGIC) + _SIZE_BYTES * len(SECTIONS)
@@ -33,21 +32,29 @@ _CHUNK_BYTES = 1 << 18
 _VARINT_BITS = 63
 
 UNPACKERS: Mapping[str, tuple[str, ...]] = {
-    "xz": ("xz", "-dc"),
-    "zstd": ("zstd", "-dcq"),
+    "xz": ("xz", "-dc", "--threads=1", "--memlimit-decompress=20MiB"),
+    "zstd": ("zstd", "-dcq", "--memory=16MB"),
     "gzip": ("gzip", "-dc"),
+    "lz4": ("lz4", "-dcq"),
 }
+"""Streams whose window takes more memory than a device has for it are refused, here and where deltas are made."""
 PACKERS: Mapping[str, tuple[str, ...]] = {
-    **{f"zstd-{level}": ("zstd", "-cq", f"-{level}") for level in range(1, 20)},
-    **{f"zstd-t-{level}": ("zstd", "-cq", f"-{level}", "-T0") for level in range(1, 20)},
+    **{f"zstd-{level}": ("zstd", "-cq", f"-{level}") for level in range(1, 10)},
+    **{f"zstd-t-{level}": ("zstd", "-cq", f"-{level}", "-T1") for level in range(1, 10)},
     **{
-        f"xz-{check}-{size}": ("xz", "-c", "--threads=1", f"--check={check}", f"--lzma2=preset=6,dict={size}")
+        f"xz-{kind}{check}-{size}": ("xz", "-c", threads, f"--check={check}", f"--lzma2=preset=6,dict={size}")
+        for kind, threads, size in (
+            ("", "--threads=1", "1MiB"),
+            ("", "--threads=1", "2MiB"),
+            ("t-", "--threads=+1", "1MiB"),
+        )
         for check in ("crc32", "crc64")
-        for size in ("1MiB", "2MiB", "8MiB")
     },
     **{f"gzip-{level}": ("gzip", "-cn", f"-{level}") for level in (6, 9)},
+    "lz4-9": ("lz4", "-lqc", "-9"),
 }
-"""The only commands that a delta can have started, as filters. A name keeps its meaning for ever."""
+"""The only commands that a delta can have started, as filters. A name keeps its meaning for ever. Those with `t` give
+what a compressor of several threads gives, with one."""
 
 
 class Filter(Protocol):
@@ -72,13 +79,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`removed` are places in the base's entries; `unpack` says where in a base file what packed stream begins."""
+    """`removed` are places in the base's entries; `unpack` says where in a base file a packed stream begins, how long
+    it is, and what unpacks it."""
 
     base_sha256: str
     result_sha256: str
     removed: frozenset[int]
     recipes: tuple[Recipe, ...]
-    unpack: Mapping[int, tuple[int, str]]
+    unpack: Mapping[int, tuple[int, int, str]]
     entries: Sequence[Entry]
     """The base's, which the places are in."""
 
@@ -128,7 +136,10 @@ def read_manifest(file: IO[bytes], entries: Sequence[Entry], base_sha256: str) -
             str(document["result"]),
             frozenset(_place(number, entries) for number in document["removed"]),
             tuple(_recipe(values, entries) for values in document["changed"]),
-            {_place(int(key), entries): (int(start), str(tool)) for key, (start, tool) in document["unpack"].items()},
+            {
+                _place(int(key), entries): (int(start), int(size), str(tool))
+                for key, (start, size, tool) in document["unpack"].items()
+            },
             entries,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -304,11 +315,12 @@ class _Maker:
         """One is kept: parts of the same file are asked for one after the other."""
         if self._unpacked and self._unpacked[0] == number:
             return self._unpacked[1]
-        start, tool = self._manifest.unpack[number]
+        start, size_bytes, tool = self._manifest.unpack[number]
         packed, plain = self._spool.with_name("base"), self._spool.with_name("unpacked")
         with packed.open("wb") as file, self._base.open(self._entries[number].name) as content:
             content.seek(start)
-            shutil.copyfileobj(content, file, _CHUNK_BYTES)
+            for at in range(0, size_bytes, _CHUNK_BYTES):
+                file.write(_exactly(content, min(_CHUNK_BYTES, size_bytes - at)))
         self._run(UNPACKERS[tool], packed, plain)
         packed.unlink()
         self._unpacked = (number, plain)

@@ -17,12 +17,12 @@ from coreimage.process import Run
 
 log = structlog.get_logger("coreimage.system_image")
 
-TOOL_MEMORY_BYTES = 24 << 20
-"""What a compressor may take on a device, beside the updater, of the 64 MiB that both may take."""
-_NAMES = rb"ld-linux[^/]*|lib(c|m|z|lzma|zstd|lz4|pthread|dl|rt)[.][^/]*"
+_ZSTD_LIMIT_BYTES = 4 << 20
+"""zstd takes more memory the more it packs: of this much, a compressor and the updater fit into 64 MiB together."""
+_NAMES = rb"ld-linux[^/]*|lib(c|m|z|lzma|zstd|lz4|xxhash|pthread|dl|rt)[.][^/]*"
 _LIBRARY = re.compile(rb"system/(usr/)?lib(64)?/([^/]+/)?(" + _NAMES + rb")")
 _LOADER = re.compile(r"ld-linux[^/]*\.so\.\d+")
-_TOOLS = ("gzip", "xz", "zstd")
+_TOOLS = ("gzip", "xz", "zstd", "lz4")
 
 
 class Tools(Protocol):
@@ -36,8 +36,8 @@ class Tools(Protocol):
 
 
 class BaseTools:
-    """`gzip`, `xz` and `zstd` as the image `base` has them, unpacked to `folder`. Where it lacks one, or this machine
-    cannot run it, nothing is ever packed with that."""
+    """`gzip`, `xz`, `zstd` and `lz4` as the image `base` has them, unpacked to `folder`. Where it lacks one, or this
+    machine cannot run it, nothing is ever packed with that."""
 
     def __init__(self, base: LayeredTree, folder: Path, *, run: Run) -> None:
         self._folder, self._run = folder, run
@@ -61,13 +61,14 @@ class BaseTools:
 
     def pack(self, packer: str, source: Path, target: Path) -> bool:
         """Whether it could be done, within the memory that a device has for it."""
-        limit = f"--data={TOOL_MEMORY_BYTES}"
-        return self._filter(PACKERS[packer], source, target, before=("prlimit", limit, "--"))
+        if packer.startswith("zstd") and source.stat().st_size > _ZSTD_LIMIT_BYTES:
+            return False
+        return self._filter(PACKERS[packer], source, target)
 
-    def _filter(self, argv: Sequence[str], source: Path, target: Path, *, before: Sequence[str] = ()) -> bool:
+    def _filter(self, argv: Sequence[str], source: Path, target: Path) -> bool:
         if self._loader is None or not (self._folder / argv[0]).exists():
             return False
-        command = [*before, str(self._loader), "--library-path", str(self._folder), str(self._folder / argv[0])]
+        command = [str(self._loader), "--library-path", str(self._folder), str(self._folder / argv[0])]
         try:
             with source.open("rb") as content, target.open("wb") as file:
                 self._run([*command, *argv[1:]], stdin=content, stdout=file)

@@ -42,9 +42,10 @@ def packed_bytes(content: bytes | bytearray) -> int:
     return len(zlib.compress(content, 1))
 
 
-def diff(old: bytes, new: bytes) -> Steps:
+def diff(old: bytes, new: bytes, start: int = 0) -> Steps:
+    """What makes `new` of a source that has `old` from `start` on."""
     steps = Steps.none()
-    at = old_at = 0
+    at, old_at = 0, -start
     for old_start, new_start, size in _covers(old, new):
         _step(steps, new[at:new_start], old_start - old_at, size)
         steps.differences += subtracted(new[new_start : new_start + size], old[old_start : old_start + size])

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from contextvars import copy_context
@@ -21,8 +21,10 @@ from coreimage.client.layers import LayeredTree
 from coreimage.client.tree import Entry, as_text, tree_sha256
 from coreimage.process import Run
 from coreimage.system_image.base_tools import Tools
-from coreimage.system_image.byte_diff import DIFF_LIMIT_BYTES, Steps, diff, packed_bytes, varint
+from coreimage.system_image.byte_diff import DIFF_LIMIT_BYTES, Steps, diff, packed_bytes
+from coreimage.system_image.cpio import MAGICS as CPIO_MAGICS
 from coreimage.system_image.cpio import parts
+from coreimage.system_image.packed import Packed, packed_part, packers_of
 from coreimage.tarball import compress_xz
 
 _DICTIONARIES = {"manifest": "4MiB", "controls": "1MiB", "differences": "4MiB", "literals": "8MiB"}
@@ -32,13 +34,6 @@ _THREADS = 2
 _AHEAD = 4
 _LARGE_BYTES = 4 << 20
 _PACKED_WORTH_BYTES = 4096
-_MAGICS = {b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b\x08": "gzip"}
-_PACKERS = {
-    "gzip": ("gzip-6", "gzip-9"),
-    "zstd": tuple(f"zstd-{kind}{level}" for level in (9, 3, 1, 19, 5, 4, 2, 6, 7, 8) for kind in ("t-", "")),
-    "xz": tuple(f"xz-{check}-{size}" for check in ("crc32", "crc64") for size in ("1MiB", "2MiB", "8MiB")),
-}
-"""In the order in which they are tried."""
 
 
 @dataclass
@@ -193,36 +188,55 @@ class _Maker:
         content = _Content()
         if place is not None:
             old = self._read(self._base, self._old[place].name)
-            _patched(content, lambda *_: ["b", place], old, new, whole_source=True)
+            _patched(content, ["b", place], old, new)
         else:
             content.literal(new)
         return content
 
     def _repacked(self, place: int | None, new: bytes, made_before: Mapping[bytes, bytes]) -> _Content | None:
         """Looks inside, where packing what is inside again with the base image's own tool gives the same bytes."""
-        start, kind = _packed_part(new)
-        if kind is None:
+        packed = packed_part(new)
+        plain = self._inside(new, packed) if packed else None
+        packer = None if packed is None or plain is None else self._packer(packed, plain, new)
+        if packed is None or plain is None or packer is None:
             return None
-        plain = self._inside(new, start, kind)
-        packer = None if plain is None else self._packer(kind, plain, new[start:])
-        if plain is None or packer is None:
-            return None
-        outside = self._archive(None, None, new[:start], made_before)
-        inside = self._archive(*self._old_inside(place), plain, made_before)
-        steps = outside.steps
-        steps.add(inside.steps)
-        return _Content([*outside.pieces, ["z", packer, inside.pieces]], steps)
+        old = b"" if place is None else self._read(self._base, self._old[place].name)
+        was = packed_part(old)
+        old_plain = self._inside(old, was) if was else None
+        content = _Content()
+        old_head = old[: was.start] if was else b""
+        self._around(content, place, (old_head, 0), new[: packed.start], made_before)
+        if place is not None and was and old_plain is not None:
+            self._unpack[str(place)] = [was.start, was.end - was.start, was.kind]
+            inside = self._archive(place, old_plain, plain, made_before)
+        else:
+            inside = self._archive(None, None, plain, made_before)
+        content.pieces.append(["z", packer, inside.pieces])
+        content.steps.add(inside.steps)
+        if was:
+            self._around(content, place, (old[was.end :], was.end), new[packed.end :], made_before)
+        else:
+            content.literal(new[packed.end :])
+        return content
 
-    def _old_inside(self, place: int | None) -> tuple[int | None, bytes | None]:
-        if place is None:
-            return None, None
-        old = self._read(self._base, self._old[place].name)
-        start, kind = _packed_part(old)
-        plain = None if kind is None else self._inside(old, start, kind)
-        if kind is None or plain is None:
-            return None, None
-        self._unpack[str(place)] = [start, kind]
-        return place, plain
+    def _around(
+        self,
+        content: _Content,
+        place: int | None,
+        around: tuple[bytes, int],
+        new: bytes,
+        made_before: Mapping[bytes, bytes],
+    ) -> None:
+        """What is before and after a packed stream; `around` is what the file at `place` has there, and where."""
+        old, start = around
+        if new.startswith(CPIO_MAGICS):
+            archive = self._archive(None, None, new, made_before)
+            content.pieces += archive.pieces
+            content.steps.add(archive.steps)
+        elif place is not None and old:
+            _patched(content, ["b", place], old, new, start)
+        else:
+            content.literal(new)
 
     def _archive(
         self, place: int | None, old: bytes | None, new: bytes, made_before: Mapping[bytes, bytes]
@@ -242,24 +256,25 @@ class _Maker:
                 if was == bytes_:
                     content.pieces.append(["k", ["u", place, before.start, before.size_bytes]])
                 else:
-                    _patched(content, lambda at, size, b=before: ["u", place, b.start + at, size], was, bytes_)  # type: ignore[misc]
+                    _patched(content, ["u", place, before.start, before.size_bytes], was, bytes_)
             else:
                 content.literal(bytes_)
         return content
 
-    def _inside(self, packed: bytes, start: int, kind: str) -> bytes | None:
+    def _inside(self, content: bytes, packed: Packed) -> bytes | None:
         name = str(next(self._names))
         source, target = self._folder / f"{name}.packed", self._folder / f"{name}.plain"
-        source.write_bytes(packed[start:])
-        plain = target.read_bytes() if self._tools.unpack(kind, source, target) else None
+        source.write_bytes(content[packed.start : packed.end])
+        plain = target.read_bytes() if self._tools.unpack(packed.kind, source, target) else None
         source.unlink()
         target.unlink(missing_ok=True)
         return plain
 
-    def _packer(self, kind: str, plain: bytes, wanted: bytes) -> str | None:
+    def _packer(self, packed: Packed, plain: bytes, content: bytes) -> str | None:
         """The one that gives exactly these bytes in the base image. What held for a file of the same kind is tried
         first; where it failed for one of that beginning, the rest is not tried again."""
-        key = kind, wanted[:8]
+        wanted = content[packed.start : packed.end]
+        key = packed.kind, wanted[:8]
         known = self._packers.get(key)
         if key in self._packers and known is None:
             return None
@@ -267,7 +282,7 @@ class _Maker:
         source, target = self._folder / f"{name}.plain", self._folder / f"{name}.packed"
         source.write_bytes(plain)
         found = None
-        for packer in dict.fromkeys(([known] if known else []) + list(_PACKERS[kind])):
+        for packer in dict.fromkeys(([known] if known else []) + list(packers_of(packed.kind, wanted))):
             if self._tools.pack(packer, source, target) and target.read_bytes() == wanted:
                 found = packer
                 break
@@ -283,51 +298,16 @@ def _late(entry: Entry) -> bool:
     return entry.name.startswith(b"assets/")
 
 
-def _patched(
-    content: _Content, source: Callable[[int, int], list[Any]], old: bytes, new: bytes, *, whole_source: bool = False
-) -> None:
-    """Large contents are looked at in windows."""
+def _patched(content: _Content, source: list[Any], old: bytes, new: bytes, start: int = 0) -> None:
+    """`old` lies from `start` on in `source`. Large contents are looked at in windows."""
     for at in range(0, len(new), DIFF_LIMIT_BYTES):
         window = new[at : at + DIFF_LIMIT_BYTES]
         near = at if len(old) > DIFF_LIMIT_BYTES else 0
-        was = old[near : near + DIFF_LIMIT_BYTES]
-        steps = diff(was, window)
+        steps = diff(old[near : near + DIFF_LIMIT_BYTES], window, start + near)
         if steps.cost_bytes() >= packed_bytes(window):
             content.literal(window)
-            continue
-        if whole_source and near:
-            steps = _moved(steps, near)
-        content.patch(source(near, len(was)), steps, len(window))
-
-
-def _moved(steps: Steps, near: int) -> Steps:
-    """The same steps, in a source that begins `near` bytes before."""
-    first = bytes(steps.controls)
-    _, at = _number(first, 0)
-    move, end = _number(first, at)
-    place = (move >> 1) ^ -(move & 1)
-    return Steps(bytearray(first[:at] + varint((place + near) << 1) + first[end:]), steps.differences, steps.literals)
-
-
-def _number(content: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        number |= (content[at] & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if content[at - 1] < 0x80:  # noqa: PLR2004
-            return number, at
-
-
-def _packed_part(content: bytes) -> tuple[int, str | None]:
-    """Where what packed stream begins: at the beginning, or after archives that are not packed (an initrd may begin
-    with some)."""
-    start = 0
-    for part in parts(content):
-        if part.name == b"" and part.size_bytes == len(content) - part.start:
-            start = part.start
-    start += len(content[start : start + 4096]) - len(content[start : start + 4096].lstrip(b"\0"))
-    kind = next((kind for magic, kind in _MAGICS.items() if content.startswith(magic, start)), None)
-    return start, kind
+        else:
+            content.patch(source, steps, len(window))
 
 
 _NUMBERS = re.compile(rb"\d+")

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_MAGICS = (b"070701", b"070702")
+MAGICS = (b"070701", b"070702")
 _HEADER_BYTES = 110
 _TRAILER = b"TRAILER!!!"
 _SIZE, _NAME_SIZE = slice(54, 62), slice(94, 102)
@@ -31,7 +31,7 @@ class Part:
 def parts(content: bytes) -> Iterator[Part]:
     """All of `content`, in order; one nameless part where it is no archive."""
     at = 0
-    while content.startswith(_MAGICS, at) and (member := _member(content, at)) is not None:
+    while content.startswith(MAGICS, at) and (member := _member(content, at)) is not None:
         name, start, size_bytes = member
         yield Part(b"#" + name, at, start - at)
         if size_bytes:
@@ -40,7 +40,7 @@ def parts(content: bytes) -> Iterator[Part]:
         padded = min(len(content), at + -at % 4)
         if name == _TRAILER:
             rest = len(content) - len(content[at:].lstrip(b"\0"))
-            padded = rest if content.startswith(_MAGICS, rest) else padded
+            padded = rest if content.startswith(MAGICS, rest) else padded
         if padded > at:
             yield Part(b"", at, padded - at)
         at = padded

@@ -44,7 +44,7 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-DELTA_VERSION = 2
+DELTA_VERSION = 3
 """Raise it when the same pair of images gives other bytes: it is part of the cache key."""
 _PRESET = 2
 
