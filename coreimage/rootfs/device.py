@@ -34,7 +34,15 @@ tar --extract --touch --keep-directory-symlink --no-overwrite-dir --directory "$
 for modules in "$1"/usr/lib/modules/*; do
     chroot "$1" update-initramfs -c -k "${modules##*/}" >&2
 done
+for initrd in "$1"/boot/initrd.img-*; do
+    if gzip -tq "$initrd" 2> /dev/null; then
+        gzip -dc "$initrd" > "$1/boot/plain"
+        mv "$1/boot/plain" "$initrd"
+    fi
+done
 """
+"""The kernel takes an initrd that is not compressed, and payloads and deltas are smaller so: what is in it is
+compressed once, as a whole, and a delta knows its files from the system's. One behind an archive of microcode stays."""
 
 _EFI = """
 if [ -d "$1/usr/lib/grub/{platform}" ]; then

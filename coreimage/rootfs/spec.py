@@ -18,7 +18,7 @@ from coreimage.tarball import TarWriter
 _TAR = "application/x-tar"
 _KEYRING = "application/pgp-keys"
 
-DEVICE_PACKAGES = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev", "zstd")
+DEVICE_PACKAGES = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev")
 """What the initrd is made with, besides the packages that a device names."""
 
 TOOLS = (

@@ -88,6 +88,8 @@ def _covers(old: bytes, new: bytes) -> list[tuple[int, int, int]]:
     """
     if not old or not new:
         return []
+    if old == new:
+        return [(0, 0, len(new))]
     made: bytes = hdiffpatch.diff(old, new, validate=False)
     assert made.startswith(_MAGIC)  # noqa: S101
     reader = _Reader(made, len(_MAGIC))

@@ -27,9 +27,10 @@ from coreimage.system_image.cpio import parts
 from coreimage.system_image.packed import Packed, packed_part, packers_of
 from coreimage.tarball import compress_xz
 
-_DICTIONARIES = {"manifest": "4MiB", "controls": "1MiB", "differences": "4MiB", "literals": "8MiB"}
+_DICTIONARIES = {"manifest": "4MiB", "controls": "1MiB", "differences": "1MiB", "literals": "8MiB"}
 """As xz writes sizes. The last three are read at once on the device."""
-_PRESET = 6
+_PRESETS = {"manifest": 6, "controls": 6, "differences": 3, "literals": 6}
+"""Differences are zeros most often, and many: a higher one takes five times as long for a tenth of their size."""
 _THREADS = 2
 _AHEAD = 4
 _LARGE_BYTES = 4 << 20
@@ -55,6 +56,18 @@ class _Content:
     def patch(self, source: list[Any], steps: Steps, size_bytes: int) -> None:
         self.pieces.append(["p", source, size_bytes])
         self.steps.add(steps)
+
+
+@dataclass(frozen=True)
+class _Old:
+    """What may be patched: `content` lies from `start` on in `source`."""
+
+    content: bytes
+    source: list[Any]
+    start: int = 0
+
+    def part(self, start: int, stop: int) -> _Old:
+        return _Old(self.content[start:stop], self.source, self.start + start)
 
 
 def make_compact(base: LayeredTree, target: LayeredTree, made: Path, folder: Path, *, tools: Tools, run: Run) -> Path:
@@ -132,7 +145,7 @@ class _Maker:
             produce,
             plain.with_suffix(".xz"),
             run=self._run,
-            preset=_PRESET,
+            preset=_PRESETS[name],
             dictionary=_DICTIONARIES[name],
             check="crc32",
         )
@@ -175,91 +188,57 @@ class _Maker:
             return tree.read(name)
 
     def _content_of(self, entry: Entry) -> _Content:
+        """Patched where that is smaller, whole otherwise; looked into where there is something in it."""
         new = self._read(self._target, entry.name)
         place = self._places.get(entry.name)
         if place is None or self._old[place].kind != "file":
             place = self._renamed.like(entry.name)
+        old = None if place is None else _Old(self._read(self._base, self._old[place].name), ["b", place])
         made_before = self._made_before if _late(entry) else {}
-        looked_into = self._repacked(place, new, made_before) if len(new) >= _PACKED_WORTH_BYTES else None
-        return looked_into or self._alone(place, new)
-
-    def _alone(self, place: int | None, new: bytes) -> _Content:
-        """Patched where that is smaller, whole otherwise."""
+        packed = packed_part(new) if len(new) >= _PACKED_WORTH_BYTES else None
         content = _Content()
-        if place is not None:
-            old = self._read(self._base, self._old[place].name)
-            _patched(content, ["b", place], old, new)
-        else:
-            content.literal(new)
+        if packed is None or not self._repack(content, old, new, packed, made_before):
+            self._add(content, old, new, made_before)
         return content
 
-    def _repacked(self, place: int | None, new: bytes, made_before: Mapping[bytes, bytes]) -> _Content | None:
+    def _repack(
+        self, content: _Content, old: _Old | None, new: bytes, packed: Packed, made_before: Mapping[bytes, bytes]
+    ) -> bool:
         """Looks inside, where packing what is inside again with the base image's own tool gives the same bytes."""
-        packed = packed_part(new)
-        plain = self._inside(new, packed) if packed else None
-        packer = None if packed is None or plain is None else self._packer(packed, plain, new)
-        if packed is None or plain is None or packer is None:
-            return None
-        old = b"" if place is None else self._read(self._base, self._old[place].name)
-        was = packed_part(old)
-        old_plain = self._inside(old, was) if was else None
-        content = _Content()
-        old_head = old[: was.start] if was else b""
-        self._around(content, place, (old_head, 0), new[: packed.start], made_before)
-        if place is not None and was and old_plain is not None:
-            self._unpack[str(place)] = [was.start, was.end - was.start, was.kind]
-            inside = self._archive(place, old_plain, plain, made_before)
-        else:
-            inside = self._archive(None, None, plain, made_before)
+        plain = self._inside(new, packed)
+        packer = None if plain is None else self._packer(packed, plain, new)
+        if plain is None or packer is None:
+            return False
+        was = packed_part(old.content) if old else None
+        old_plain = self._inside(old.content, was) if old and was else None
+        inside, old_inside = _Content(), None
+        if old and was and old_plain is not None:
+            number = old.source[1]
+            self._unpack[str(number)] = [was.start, was.end - was.start, was.kind]
+            old_inside = _Old(old_plain, ["u", number, 0, len(old_plain)])
+        self._add(inside, old_inside, plain, made_before)
+        self._add(content, old.part(0, was.start) if old and was else None, new[: packed.start], made_before)
         content.pieces.append(["z", packer, inside.pieces])
         content.steps.add(inside.steps)
-        if was:
-            self._around(content, place, (old[was.end :], was.end), new[packed.end :], made_before)
-        else:
-            content.literal(new[packed.end :])
-        return content
+        rest = old.part(was.end, len(old.content)) if old and was else None
+        self._add(content, rest, new[packed.end :], made_before)
+        return True
 
-    def _around(
-        self,
-        content: _Content,
-        place: int | None,
-        around: tuple[bytes, int],
-        new: bytes,
-        made_before: Mapping[bytes, bytes],
-    ) -> None:
-        """What is before and after a packed stream; `around` is what the file at `place` has there, and where."""
-        old, start = around
-        if new.startswith(CPIO_MAGICS):
-            archive = self._archive(None, None, new, made_before)
-            content.pieces += archive.pieces
-            content.steps.add(archive.steps)
-        elif place is not None and old:
-            _patched(content, ["b", place], old, new, start)
-        else:
-            content.literal(new)
-
-    def _archive(
-        self, place: int | None, old: bytes | None, new: bytes, made_before: Mapping[bytes, bytes]
-    ) -> _Content:
+    def _add(self, content: _Content, old: _Old | None, new: bytes, made_before: Mapping[bytes, bytes]) -> None:
         """Member by member where it is an archive: each is one of the new tree's files, or like one of the old
         archive."""
-        members = {_like(part.name): part for part in parts(old)} if old else {}
-        content = _Content()
+        if not new.startswith(CPIO_MAGICS):
+            _patch(content, old, new)
+            return
+        members = {_like(part.name): part for part in parts(old.content)} if old else {}
         for part in parts(new):
-            bytes_ = new[part.start : part.start + part.size_bytes]
             same = made_before.get(part.sha256(new)) if part.size_bytes else None
             before = members.get(_like(part.name))
             if same is not None:
                 content.pieces.append(["k", ["r", as_text(same)]])
-            elif before is not None and old is not None and place is not None:
-                was = old[before.start : before.start + before.size_bytes]
-                if was == bytes_:
-                    content.pieces.append(["k", ["u", place, before.start, before.size_bytes]])
-                else:
-                    _patched(content, ["u", place, before.start, before.size_bytes], was, bytes_)
             else:
-                content.literal(bytes_)
-        return content
+                was = old.part(before.start, before.start + before.size_bytes) if old and before else None
+                _patch(content, was, new[part.start : part.start + part.size_bytes])
 
     def _inside(self, content: bytes, packed: Packed) -> bytes | None:
         name = str(next(self._names))
@@ -298,16 +277,16 @@ def _late(entry: Entry) -> bool:
     return entry.name.startswith(b"assets/")
 
 
-def _patched(content: _Content, source: list[Any], old: bytes, new: bytes, start: int = 0) -> None:
-    """`old` lies from `start` on in `source`. Large contents are looked at in windows."""
+def _patch(content: _Content, old: _Old | None, new: bytes) -> None:
+    """Where that is smaller than the bytes themselves. Large contents are looked at in windows."""
     for at in range(0, len(new), DIFF_LIMIT_BYTES):
         window = new[at : at + DIFF_LIMIT_BYTES]
-        near = at if len(old) > DIFF_LIMIT_BYTES else 0
-        steps = diff(old[near : near + DIFF_LIMIT_BYTES], window, start + near)
-        if steps.cost_bytes() >= packed_bytes(window):
+        near = old and (old.part(at, at + DIFF_LIMIT_BYTES) if len(old.content) > DIFF_LIMIT_BYTES else old)
+        steps = diff(near.content, window, near.start) if near else None
+        if near is None or steps is None or steps.cost_bytes() >= packed_bytes(window):
             content.literal(window)
         else:
-            content.patch(source, steps, len(window))
+            content.patch(near.source, steps, len(window))
 
 
 _NUMBERS = re.compile(rb"\d+")
@@ -319,22 +298,28 @@ def _like(name: bytes) -> bytes:
 
 
 class _Names:
-    """Which old file a new name continues: one that is gone and differs in numbers alone, or has the same last name in
-    the folder most like it."""
+    """Which old file a new name continues: one that is gone, and differs in numbers alone or has the same last name.
+    Of several the one that is most like it: `raid10` is no version of `raid1` where there was a `raid10`."""
 
     def __init__(self, old: Sequence[Entry], kept: set[bytes]) -> None:
-        self._alike: dict[bytes, int] = {}
+        self._alike: dict[bytes, list[int]] = {}
         self._last: dict[bytes, list[int]] = {}
         self._old = old
         for number, entry in enumerate(old):
             if entry.kind == "file" and entry.name not in kept:
-                self._alike[_like(entry.name)] = number
-                self._last.setdefault(_like(entry.name.rpartition(b"/")[2]), []).append(number)
+                self._alike.setdefault(_like(entry.name), []).append(number)
+                self._last.setdefault(_like(_last(entry.name)), []).append(number)
 
     def like(self, name: bytes) -> int | None:
-        found = self._alike.get(_like(name))
-        if found is not None:
-            return found
-        others = self._last.get(_like(name.rpartition(b"/")[2]), [])
-        words = set(_like(name).split(b"/"))
-        return max(others, key=lambda number: len(words & set(_like(self._old[number].name).split(b"/"))), default=None)
+        found = self._alike.get(_like(name)) or self._last.get(_like(_last(name)), [])
+        words, last = set(_like(name).split(b"/")), _last(name)
+
+        def likeness(number: int) -> tuple[bool, int]:
+            other = self._old[number].name
+            return _last(other) == last, len(words & set(_like(other).split(b"/")))
+
+        return max(found, key=likeness, default=None)
+
+
+def _last(name: bytes) -> bytes:
+    return name.rpartition(b"/")[2]

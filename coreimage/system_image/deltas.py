@@ -129,21 +129,24 @@ def _make_legacy(
     pair: _Pair, recipe: Document, targets: Sequence[Document], *, store: Store, signer: Signer, run: Run
 ) -> list[Document] | None:
     """None when `removed` cannot name what must be deleted, or the full image is no larger: nothing is put into the
-    pool that no index will name."""
+    pool that no index will name. A last tarball that changed nearly whole is the target's."""
     try:
         layers = legacy_delta.plan(pair.base, pair.target, len(pair.kinds))
     except legacy_delta.NotExpressibleError as error:
         log.warning("no delta in the form of 2015", reason=str(error))
         return None
+    whole = legacy_delta.whole_last(layers, pair.target)
+    taken = [_ordered(targets)[-1]] if whole else []
     made: dict[str, Path] = {}
-    for kind, layer in zip(pair.kinds, layers, strict=True):
+    for kind, layer in zip(pair.kinds, whole or layers, strict=not whole):
         if layer.removed:
             produce, target = partial(legacy_delta.write, layer, pair.target), pair.folder / f"{kind}.delta.tar.xz"
             made[kind] = compress_xz(produce, target, run=run, preset=_PRESET, filters=XzFilter.X86)
-    if sum(path.stat().st_size for path in made.values()) >= _size_bytes(targets):
+    if _size_bytes(taken) + sum(path.stat().st_size for path in made.values()) >= _size_bytes(targets):
         return None
     refs = [_to_pool(kind, path, recipe, store=store, signer=signer) for kind, path in made.items()]
-    return [file_entry(ref, order) for order, ref in enumerate(refs)]
+    entries = [file_entry(ref, order) for order, ref in enumerate(refs)]
+    return [*entries, *({**file, "order": len(entries)} for file in taken)]
 
 
 def _make_compact(pair: _Pair, limit_bytes: int, *, store: Store, signer: Signer, run: Run) -> list[Document] | None:
@@ -197,14 +200,14 @@ def _unpacked(sources: Sequence[Document], targets: Sequence[Document], *, store
 
         def tree(files: Sequence[Document], side: str) -> LayeredTree:
             tars = []
-            for number, file in enumerate(sorted(files, key=lambda file: int(file["order"]))):
+            for number, file in enumerate(_ordered(files)):
                 packed = fetch_blob(store, _ref(file), folder / f"{side}{number}.packed")
                 plain = decompress(packed, folder / f"{side}{number}.tar", run=run)
                 packed.unlink() if plain != packed else None
                 tars.append(opened.enter_context(tarfile.open(plain, "r:")))
             return LayeredTree(tars)
 
-        kinds = tuple(_kind(file) for file in sorted(targets, key=lambda file: int(file["order"])))
+        kinds = tuple(_kind(file) for file in _ordered(targets))
         try:
             pair = _Pair(tree(sources, "base"), tree(targets, "target"), kinds, folder)
         except RepositoryError as error:
@@ -226,6 +229,10 @@ def _remembered(store: Store, key: str) -> Made | None:
     return dict(sorted(made.items(), reverse=True)) if there else None
 
 
+def _ordered(files: Sequence[Document]) -> list[Document]:
+    return sorted(files, key=lambda file: int(file["order"]))
+
+
 def _ref(file: Document) -> ArtifactRef:
     uri = layout.key(file["path"])
     return ArtifactRef(uri=uri, sha256=file["checksum"], size_bytes=file["size"], media_type=TAR_XZ)
@@ -238,4 +245,4 @@ def _kind(file: Document) -> str:
 
 
 def _digests(files: Sequence[Document]) -> list[str]:
-    return [file["checksum"] for file in sorted(files, key=lambda file: int(file["order"]))]
+    return [file["checksum"] for file in _ordered(files)]

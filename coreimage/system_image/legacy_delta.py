@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -17,6 +17,9 @@ from coreimage.client.tar import tar_member
 
 _AWKWARD = frozenset(b" \t*?[]'\"\\$`")
 """What the recovery of 2015, a shell script, reads as more than a letter of a name."""
+
+_WHOLE_FROM = 0.9
+"""So much of a tarball's bytes must have changed that it is taken as it is."""
 
 
 class NotExpressibleError(Exception):
@@ -54,6 +57,22 @@ def plan(base: LayeredTree, target: LayeredTree, layers: int) -> tuple[Layer, ..
         }
         plans.append(_layer(removed, brought, base, target))
     return tuple(plans)
+
+
+def whole_last(plans: Sequence[Layer], target: LayeredTree) -> tuple[Layer, ...] | None:
+    """What remains of the plans when the last tarball of the delta is the target's own last one, whole: packing nearly
+    all of it again would save nothing. None where that does not pay, or where it
+    would lack what another tarball of the target brings.
+
+    What the last would delete, the first does: no other brings those names.
+    """
+    *others, last = plans
+    own = {name for name in target.names if target[name].layer == len(others)}
+    whole_bytes, written_bytes = (sum(target[name].entry.size_bytes for name in some) for some in (own, last.written))
+    if not others or not written_bytes or written_bytes < _WHOLE_FROM * whole_bytes or not own.issuperset(last.written):
+        return None
+    first = Layer(tuple(sorted({*others[0].removed, *last.removed})), others[0].written)
+    return first, *others[1:]
 
 
 def _layer(removed: set[bytes], written: set[bytes], base: LayeredTree, target: LayeredTree) -> Layer:

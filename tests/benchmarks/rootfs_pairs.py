@@ -54,9 +54,9 @@ _PROJECT = """
 """
 PACKAGES = (
     *("systemd", "systemd-sysv", "systemd-resolved", "udev", "dbus", "libpam-systemd", "sudo", "iproute2"),
-    *("openssh-server", "ca-certificates", "libnss-extrausers", "python3-minimal", "gpgv", "xz-utils", "zstd"),
+    *("openssh-server", "ca-certificates", "libnss-extrausers", "python3", "gpgv", "xz-utils", "zstd", "lz4"),
 )
-"""The last five are what our own products have beside: for users, and for updates."""
+"""The last six are what our own products have beside: for users, and for updates."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _NO_KERNEL: dict[str, Path | str] = {
     f"usr/lib/modules/{RELEASE}/kernel/tiny.ko": "a module\n",
     _INITRD: "initrd of the modules\n",
 }
-_TOOLS = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev", "zstd")
+_TOOLS = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev")
 
 
 class Product:

@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
 from coreimage.client import RepositoryError
 from coreimage.client.layers import LayeredTree
-from coreimage.system_image.legacy_delta import NotExpressibleError, plan, write
+from coreimage.system_image.legacy_delta import NotExpressibleError, plan, whole_last, write
 from tests.harness.random_trees import Member, layers, look, tarball, unpack
 
 FILE, FOLDER, SOFT, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
@@ -28,7 +29,9 @@ def delta(base: Sequence[bytes], target: Sequence[bytes]) -> list[bytes]:
             LayeredTree([opened.enter_context(tarfile.open(fileobj=io.BytesIO(tar))) for tar in tars])
             for tars in (base, target)
         )
-        return [written(layer, new) for layer in plan(old, new, len(target)) if layer.removed]
+        plans = plan(old, new, len(target))
+        whole = whole_last(plans, new)
+        return [written(layer, new) for layer in whole or plans if layer.removed] + list(target[-1:] if whole else ())
 
 
 def written(layer: object, tree: LayeredTree) -> bytes:
@@ -41,7 +44,8 @@ def removed(tar: bytes) -> list[str]:
     with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
         first = opened.next()
         assert first is not None
-        assert first.name == "removed"
+        if first.name != "removed":
+            return []
         return opened.extractfile(first).read().decode().splitlines()  # type: ignore[union-attr]
 
 
@@ -101,6 +105,26 @@ def test_applied_to_the_base_it_makes_the_target(base: list[list[Member]], targe
         assert same(old, new) == delta(old, new)
     except NotExpressibleError:
         event("not expressible")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(layers(), layers())
+def test_the_last_tarball_may_be_taken_whole(base: list[list[Member]], target: list[list[Member]]) -> None:
+    old, new = [tarball(members) for members in base], [tarball(members) for members in target]
+    with patch("coreimage.system_image.legacy_delta._WHOLE_FROM", 0.0):
+        try:
+            made = same(old, new)
+            event("whole" if made[-1:] == new[-1:] else "in part")
+        except NotExpressibleError:
+            event("not expressible")
+
+
+def test_a_tarball_that_changed_nearly_whole_is_not_packed_again() -> None:
+    rootfs, kernel = tree(("system/a", FILE, b"kept")), ("system/modules/1/x.ko", FILE, bytes(1000))
+    old, new = tree(kernel), tree(("system/modules/2/x.ko", FILE, b"x" * 1000))
+    made = same([rootfs, old], [rootfs, new])
+    assert made[-1] == new
+    assert [removed(tar) for tar in made] == [["system/modules/1"], []]
 
 
 def test_same_size_and_time_but_other_content() -> None:
