@@ -27,10 +27,14 @@ from coreimage.system_image.cpio import parts
 from coreimage.system_image.packed import Packed, packed_part, packers_of
 from coreimage.tarball import compress_xz
 
-_DICTIONARIES = {"manifest": "4MiB", "controls": "1MiB", "differences": "1MiB", "literals": "8MiB"}
-"""As xz writes sizes. The last three are read at once on the device."""
-_PRESETS = {"manifest": 6, "controls": 6, "differences": 3, "literals": 6}
-"""Differences are zeros most often, and many: a higher one takes five times as long for a tenth of their size."""
+_LZMA = {
+    "manifest": "preset=6,dict=4MiB",
+    "controls": "preset=6,dict=1MiB",
+    "differences": "preset=3,dict=1MiB",
+    "literals": "preset=6,dict=8MiB",
+}
+"""The last three are read at once on the device. Differences are zeros most often, and many: a higher preset takes five
+times as long for a tenth of their size."""
 _THREADS = 2
 _AHEAD = 4
 _LARGE_BYTES = 4 << 20
@@ -145,8 +149,7 @@ class _Maker:
             produce,
             plain.with_suffix(".xz"),
             run=self._run,
-            preset=_PRESETS[name],
-            dictionary=_DICTIONARIES[name],
+            lzma=_LZMA[name],
             check="crc32",
         )
         plain.unlink()

@@ -46,7 +46,7 @@ log = structlog.get_logger("coreimage.system_image")
 
 DELTA_VERSION = 3
 """Raise it when the same pair of images gives other bytes: it is part of the cache key."""
-_PRESET = 2
+_LZMA = "preset=2"
 
 
 def with_deltas(
@@ -91,7 +91,7 @@ def _made(image: Document, base: Document, *, store: Store, signer: Signer, run:
     sources, targets = payloads(base), payloads(image)
     if _digests(sources) == _digests(targets):
         return {"legacy": []}
-    recipe: Document = {"delta": DELTA_VERSION, "preset": _PRESET}
+    recipe: Document = {"delta": DELTA_VERSION, "lzma": _LZMA}
     recipe |= {"source": _digests(sources), "target": _digests(targets)}
     key = f"{layout.DELTA_CACHE}{hashlib.sha256(json_bytes(recipe)).hexdigest()}.json"
     made = _remembered(store, key)
@@ -141,7 +141,7 @@ def _make_legacy(
     for kind, layer in zip(pair.kinds, whole or layers, strict=not whole):
         if layer.removed:
             produce, target = partial(legacy_delta.write, layer, pair.target), pair.folder / f"{kind}.delta.tar.xz"
-            made[kind] = compress_xz(produce, target, run=run, preset=_PRESET, filters=XzFilter.X86)
+            made[kind] = compress_xz(produce, target, run=run, lzma=_LZMA, filters=XzFilter.X86)
     if _size_bytes(taken) + sum(path.stat().st_size for path in made.values()) >= _size_bytes(targets):
         return None
     refs = [_to_pool(kind, path, recipe, store=store, signer=signer) for kind, path in made.items()]

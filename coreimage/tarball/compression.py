@@ -71,8 +71,7 @@ def compress_xz(
     target: Path,
     *,
     run: Run,
-    preset: int = 2,
-    dictionary: str = "",
+    lzma: str = "preset=2",
     filters: XzFilter = XzFilter.NONE,
     check: Literal["crc32", "crc64", "sha256"] = "crc64",
     threads: int = 2,
@@ -80,11 +79,10 @@ def compress_xz(
 ) -> Path:
     """Compresses what `produce` writes, while it writes, with the `xz` tool. The same bytes for any `threads`.
 
-    `dictionary` (as xz writes sizes) takes the place of the preset's; each thread has one block at a
-    time. Raises what `produce` raises; `target` is gone again when either fails.
+    `lzma` has options of xz's `--lzma2`; each thread has one block at a time. Raises what `produce` raises; `target` is
+    gone again when either fails.
     """
-    lzma = [f"--lzma2=preset={preset}" + (f",dict={dictionary}" if dictionary else "")]
-    chain = lzma if filters is XzFilter.NONE else [f"--{filters.value}", *lzma]
+    chain = [*([] if filters is XzFilter.NONE else [f"--{filters.value}"]), f"--lzma2={lzma}"]
     argv = ["xz", "--stdout", f"--threads={max(2, threads)}", f"--block-size={block_size}", f"--check={check}"]
     try:
         with target.open("wb") as file, written_by(produce) as content:

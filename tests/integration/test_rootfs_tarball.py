@@ -22,7 +22,7 @@ def _produce(file: IO[bytes]) -> None:
 
 def test_xz_has_the_same_bytes_for_any_number_of_threads(tmp_path: Path) -> None:
     for threads in (1, 5):
-        compress_xz(_produce, tmp_path / str(threads), run=run, preset=0, filters=XzFilter.X86, threads=threads)
+        compress_xz(_produce, tmp_path / str(threads), run=run, lzma="preset=0", filters=XzFilter.X86, threads=threads)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "5").read_bytes()
     assert lzma.decompress((tmp_path / "1").read_bytes()) == CONTENT
 
@@ -39,7 +39,7 @@ def test_a_producer_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_xz_that_fails_ends_its_producer_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ProcessError):
-        compress_xz(_produce, tmp_path / "x.xz", run=run, preset=77)
+        compress_xz(_produce, tmp_path / "x.xz", run=run, lzma="preset=77")
     assert not list(tmp_path.iterdir())
 
 
