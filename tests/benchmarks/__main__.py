@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from tests.benchmarks.page import measured_on
 from tests.benchmarks.place import Place
 
-SECTIONS = ("chain", "rootfs", "assembly", "tree_scale", "publication", "orchestration")
+SECTIONS = ("chain", "rootfs", "assembly", "tree_scale", "publication", "deltas", "orchestration")
 PAGES = Path(__file__).parents[2] / "docs/performance"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.boot_test import make_overlay
-from coreimage.process import run
+from coreimage.process import entering, run
 from tests.chain.conftest import CHANNEL, Chain
 from tests.chain.system import check_file_systems, check_root, identity_of, started
 from tests.harness.strict_client import check_tree
@@ -66,6 +66,27 @@ def test_the_login_is_in_the_image_alone(chain: Chain) -> None:
     assert _occurrences("admin:$6$", f"cat {chain.image}") == 1, "this is how a login looks"
     assert _occurrences("admin:$6$", f"zstd -dc {image}") == 0
     assert _occurrences(chain.password, f"cat {chain.image}") == 0
+
+
+_ON_THE_DEVICE = """
+import subprocess, sys
+sys.path.append(sys.argv[1])
+from coreimage.client import Session
+from coreimage.client.compact import PACKERS, UNPACKERS, PatchedTree
+for name, argv in PACKERS.items():
+    packed = subprocess.run(argv, input=b"x" * 5000, stdout=subprocess.PIPE, check=True).stdout
+    unpacker = UNPACKERS[name.partition("-")[0]]
+    assert subprocess.run(unpacker, input=packed, stdout=subprocess.PIPE, check=True).stdout == b"x" * 5000, name
+subprocess.run(["gpgv", "--version"], check=True)
+"""
+
+
+def test_what_applies_updates_runs_in_the_image(chain: Chain, tmp_path: Path) -> None:
+    """Our client with the image's own Python, and every command that a compact delta may name."""
+    (rootfs,) = (chain.workshop.folder / "var/store").glob("cdimage/*/*/*/*/*core-amd64.tar.gz")
+    _output("tar", "-xzf", rootfs, "-C", tmp_path, "--no-same-owner", "--exclude=usr/share", "usr", "etc")
+    library = Path(__file__).parents[2]
+    _output(*entering(tmp_path), "python3", "-I", "-c", _ON_THE_DEVICE, library)
 
 
 def _output(*argv: str | Path) -> str:
