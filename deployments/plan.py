@@ -113,7 +113,7 @@ def _by_hand(project: Project, environment: dict[str, str]) -> Iterator[Deployme
     forms = {
         "change-tree": f"Changes channels, devices and versions of {name}: promotes, rolls back, tags and phases too.",
         "import-channel": f"Makes a channel's next version of a build of {name} that is published already.",
-        "change-keys": f"Rotates or revokes a signing key of {name}.",
+        "change-keys": f"Looks after the signing keys of {name}: makes, publishes, rotates, revokes, backs up.",
         "verify-tree": f"Checks all that {name} has published, as clients do.",
     }
     for flow, description in forms.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from coreimage.client.keyring import KEYRING_LIMIT_BYTES
 from coreimage.errors import AttentionError, UsageError
 from coreimage.image_server import StoreWeb
 from coreimage.project_bundle import open_project
-from coreimage.signing import Role
+from coreimage.signing import Role, create_keys, write_backup
 from coreimage.system_image import Change, Rotation, layout
 from flows.report import artifact_key
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
@@ -135,25 +136,53 @@ def import_channel(channel: str, devices: tuple[str, ...] = ()) -> tuple[intake.
     return done
 
 
+KeysOperation = Literal["init", "publish", "rotate", "revoke", "re-sign", "backup"]
+
+
 @flow(name="change-keys", flow_run_name="{operation} {key}")
-def change_keys(operation: Literal["rotate", "revoke"], key: str) -> Rotation:
-    """Replaces a key by a new one, or makes clients refuse it.
+def change_keys(operation: KeysOperation, key: str = "", overlap_days: int = 90) -> Rotation | tuple[str, ...]:
+    """Looks after the keys: makes those that are missing, publishes keyrings, replaces a key, makes clients refuse one,
+    signs anew what former keys signed and renews the channels' end, writes a backup.
+
+    Gives the new key of a rotation or a revocation, else the names of what something was done with.
 
     Args:
         operation: What is done.
-        key: The role of the key that is rotated, or the fingerprint of the one that is revoked.
+        key: The role of the key that is rotated, the fingerprint of the one that is revoked, the file of the backup on
+            the worker's machine.
+        overlap_days: How long a rotated key counts beside its successor.
     """
     logs.configure()
     site = Site.here()
     keys = Path(site.keys_folder)
-    if operation == "revoke":
-        return system_image.revoke_key(key, keys, store=site.store(), now=now)
+    if operation in {"rotate", "revoke", "backup"} and not key:
+        raise UsageError(f"{operation} needs a key", resolution="fill in the form: `key` says what is to be named")
+    effects: dict[str, Any] = {"store": site.store(), "now": now}
+    operations: dict[KeysOperation, Callable[[], Rotation | tuple[str, ...]]] = {
+        "init": lambda: tuple(role.value for role in create_keys(keys)),
+        "publish": lambda: _publish_keyrings(keys, site),
+        "rotate": lambda: system_image.rotate_key(_role(key), keys, overlap=timedelta(days=overlap_days), **effects),
+        "revoke": lambda: system_image.revoke_key(key.replace(" ", "").upper(), keys, **effects),
+        "re-sign": lambda: (f"{system_image.sign_anew(signer=site.signer(), **effects)} signatures",),
+        "backup": lambda: tuple(role.value for role in write_backup(keys, Path(key))),
+    }
+    done = operations[operation]()
+    log.info("done", operation=operation, what=done.fingerprint if isinstance(done, Rotation) else ", ".join(done))
+    return done
+
+
+def _role(key: str) -> Role:
     try:
-        role = Role(key)
+        return Role(key)
     except ValueError:
         roles = ", ".join(role.value for role in Role)
         raise UsageError(f"{key!r} is no role of a key", resolution=f"the roles: {roles}") from None
-    return system_image.rotate_key(role, keys, store=site.store(), now=now)
+
+
+def _publish_keyrings(keys: Path, site: Site) -> tuple[str, ...]:
+    """Those that are missing, of other keys, or near their end; keys whose overlap is over leave them."""
+    system_image.end_overlaps(keys, store=site.store(), now=now)
+    return tuple(system_image.publish_keyrings(store=site.store(), signer=site.signer(), now=now))
 
 
 @flow(name="verify-tree")

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from prefect import flow
@@ -35,7 +36,8 @@ _GB = 10**9
 
 @flow(name="expire-channel", flow_run_name="{channel}", on_running=[drop_missed])
 def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
-    """Removes the builds, versions and disk images that the channel's `retention` gives up, and names them.
+    """Removes the builds, versions and disk images that the channel's `retention` gives up, and names them; and files
+    of the web root that no channel names any more, once they are old enough.
 
     What a pointer names or somebody pinned stays, whatever its age.
 
@@ -47,13 +49,15 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
     site = Site.here(channel=channel)
     store = site.store()
     project = _project(store)
-    retired = expiry.expire_channel(project, channel, store=store, signer=site.signer(), now=now, dry_run=dry_run)
+    effects: dict[str, Any] = {"store": store, "signer": site.signer(), "now": now}
+    retired = expiry.expire_channel(project, channel, **effects, dry_run=dry_run)
+    orphans = system_image.orphans(**effects) if dry_run else system_image.collect_orphans(**effects)
     if not dry_run:
         pages.write_pages(store=store, channels=[channel], trees=[expiry.build_tree(project, channel)])
     verb = "would go" if dry_run else "removed"
     items = [f"build {build}" for build in retired.builds]
     items += [f"version {version} for {each.device}" for each in retired.versions for version in each.versions]
-    items += list(retired.images)
+    items += [*retired.images, *(orphan.key for orphan in orphans)]
     log.info(f"{len(items)} {verb}", channel=channel, items=", ".join(items))
     create_table_artifact([{"item": item, "": verb} for item in items], key=artifact_key("expired", channel))
     return tuple(items)

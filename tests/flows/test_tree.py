@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from coreimage.errors import AttentionError, UsageError
 from coreimage.signing import GnupgSigner, Role
 from coreimage.storage import open_store
-from coreimage.system_image import publish_keyrings
+from coreimage.system_image import Rotation, publish_keyrings
 from flows.tree import change_keys, change_tree, import_channel, verify_tree
+from flows.upkeep import expire_channel
 from tests.harness.product import small_keys
 from tests.harness.trees import CHANNEL, DEVICE, now, released
 from tests.harness.workshop import Workshop
@@ -69,9 +71,41 @@ def test_imports_roll_backs_and_keys(www: Path, tmp_path: Path) -> None:
     assert (done.candidate.version, done.release is not None) == (2, True)
     assert change_tree("roll-back", CHANNEL, device=DEVICE, version=1).version == 3
     before = GnupgSigner(tmp_path / "var/keys").fingerprint(Role.CDIMAGE)
-    assert change_keys("rotate", "cdimage").fingerprint != before
+    rotated = change_keys("rotate", "cdimage", overlap_days=7)
+    assert isinstance(rotated, Rotation)
+    assert rotated.fingerprint != before
     with pytest.raises(UsageError, match="no role"):
         change_keys("rotate", "cdimge")
+
+
+def test_keys_are_made_published_revoked_and_kept(www: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "var/keys"
+    assert change_keys("init") == ()
+    assert change_keys("publish") == ()
+    (www / "gpg/image-signing.tar.xz").unlink()
+    assert change_keys("publish") == ("image-signing",)
+    signing = GnupgSigner(keys).fingerprint(Role.IMAGE_SIGNING)
+    revoked = change_keys("revoke", signing)
+    assert isinstance(revoked, Rotation)
+    assert revoked.fingerprint != signing
+    assert verify_tree() > 10
+    assert change_keys("re-sign") == ("0 signatures",)
+    backup = tmp_path / "backup.tar"
+    assert set(change_keys("backup", str(backup))) == {role.value for role in Role}
+    assert backup.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(UsageError, match="needs a key"):
+        change_keys("backup")
+
+
+def test_what_retention_gives_up_takes_its_files_along(www: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = www / "pool/ubuntu-left.tar.xz"
+    left.write_bytes(b"of a version that went")
+    assert "system-image/pool/ubuntu-left.tar.xz" not in expire_channel(CHANNEL)
+    monkeypatch.setattr("flows.upkeep.now", lambda: now() + timedelta(days=30))
+    assert "system-image/pool/ubuntu-left.tar.xz" in expire_channel(CHANNEL, dry_run=True)
+    assert left.exists()
+    assert "system-image/pool/ubuntu-left.tar.xz" in expire_channel(CHANNEL)
+    assert not left.exists()
 
 
 @pytest.mark.spoils
