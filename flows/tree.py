@@ -64,6 +64,7 @@ def change_tree(
     percentage: int | None = None,
     tag: str = "",
     keyring: str = "",
+    delta_bases: int | None = None,
 ) -> Change:
     """Changes the channels, once: done again, or after a kill, it only does what is missing.
 
@@ -76,6 +77,8 @@ def change_tree(
         percentage: To how many of the devices the version is offered.
         tag: What devices show; empty takes it away.
         keyring: Path of a device's keyring below the web root; empty takes it away.
+        delta_bases: From how many of the channel's versions a new one gets deltas; what the project says when none is
+            named.
     """
     logs.configure()
     given = {"target": target, "device": device, "version": version, "percentage": percentage}
@@ -87,6 +90,8 @@ def change_tree(
     system_image.publish_keyrings(**effects)
 
     def grown(by: str) -> dict[str, Any]:
+        if delta_bases is not None:
+            return {"delta_bases": delta_bases, **effects}
         project = open_project(named("", PROJECT, DEFAULT_PROJECT), store=site.store())
         return {"delta_bases": project.delta_bases(by), **effects}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from coreimage.cli.publishing import device_option, phase_option, publishing, show_change
+from coreimage.cli.publishing import delta_bases_option, device_option, phase_option, publishing, show_change
 from coreimage.cli.settings import Settings, pass_settings
 
 
@@ -14,8 +16,9 @@ from coreimage.cli.settings import Settings, pass_settings
 @device_option
 @click.option("--version", type=int, metavar="N", help="The version of FROM [its newest].")
 @phase_option
+@delta_bases_option
 @pass_settings
-def promote(settings: Settings, source: str, target: str, device: str, version: int | None, phase: int | None) -> None:
+def promote(settings: Settings, source: str, target: str, delta_bases: int | None, **of: Any) -> None:
     """Make a version of channel FROM the next one of channel TO: the same bytes, tested as they are.
 
     \b
@@ -24,16 +27,9 @@ def promote(settings: Settings, source: str, target: str, device: str, version: 
     """
     from coreimage import system_image  # noqa: PLC0415
 
-    change = system_image.promote(
-        source,
-        target,
-        device,
-        version=version,
-        phase=phase,
-        delta_bases=settings.delta_bases(target),
-        **publishing(settings),
-    )
-    show_change(settings, change, f"{target} for {device}: version {change.version}")
+    bases = settings.delta_bases(target, delta_bases)
+    change = system_image.promote(source, target, **of, delta_bases=bases, **publishing(settings))
+    show_change(settings, change, f"{target} for {change.device}: version {change.version}")
 
 
 @click.command("roll-back")
@@ -41,8 +37,9 @@ def promote(settings: Settings, source: str, target: str, device: str, version: 
 @device_option
 @click.option("--to", "version", required=True, type=int, metavar="N", help="The older version whose content it gets.")
 @phase_option
+@delta_bases_option
 @pass_settings
-def roll_back(settings: Settings, channel: str, device: str, version: int, phase: int | None) -> None:
+def roll_back(settings: Settings, channel: str, version: int, delta_bases: int | None, **of: Any) -> None:
     """Publish the content of an older version of CHANNEL again, as a new version.
 
     \b
@@ -51,17 +48,18 @@ def roll_back(settings: Settings, channel: str, device: str, version: int, phase
     """
     from coreimage import system_image  # noqa: PLC0415
 
-    bases = settings.delta_bases(channel)
-    change = system_image.roll_back(channel, device, version, phase=phase, delta_bases=bases, **publishing(settings))
-    show_change(settings, change, f"{channel} for {device}: version {change.version} is what {version} was")
+    bases = settings.delta_bases(channel, delta_bases)
+    change = system_image.roll_back(channel, version=version, **of, delta_bases=bases, **publishing(settings))
+    show_change(settings, change, f"{channel} for {change.device}: version {change.version} is what {version} was")
 
 
 @click.command()
 @click.argument("channel")
 @click.argument("tag", metavar="TAG")
 @device_option
+@delta_bases_option
 @pass_settings
-def tag(settings: Settings, channel: str, tag: str, device: str) -> None:
+def tag(settings: Settings, channel: str, tag: str, device: str, delta_bases: int | None) -> None:
     """Publish the newest version of CHANNEL again under a TAG, which devices show; an empty TAG takes it away.
 
     \b
@@ -70,7 +68,7 @@ def tag(settings: Settings, channel: str, tag: str, device: str) -> None:
     """
     from coreimage import system_image  # noqa: PLC0415
 
-    bases = settings.delta_bases(channel)
+    bases = settings.delta_bases(channel, delta_bases)
     change = system_image.tag_image(channel, device, tag, delta_bases=bases, **publishing(settings))
     show_change(settings, change, f"{channel} for {device}: version {change.version} is tagged {tag!r}")
 

@@ -19,6 +19,13 @@ phase_option = click.option(
     "--phase", type=click.IntRange(0, 100), metavar="P", help="Offer it to P percent of the devices only."
 )
 
+delta_bases_option = click.option(
+    "--delta-bases",
+    type=click.IntRange(0, 20),
+    metavar="N",
+    help="Make deltas from the channel's N newest versions; 0: none [what the project file says].",
+)
+
 
 def of_device(command: Callable[..., Any]) -> Callable[..., Any]:
     """The two arguments that say which device of which channel a command is about."""

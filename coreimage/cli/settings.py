@@ -64,10 +64,12 @@ class Settings:
         except NotFoundError as error:
             raise UsageError(error.problem, where=str(self.project_file), resolution=error.resolution) from error
 
-    def delta_bases(self, channel: str) -> int:
-        """From how many versions a new one of the channel gets deltas, by the project file."""
+    def delta_bases(self, channel: str, said: int | None = None) -> int:
+        """From how many versions a new one of the channel gets deltas: what was said, else by the project file."""
         from coreimage.config import load_project  # noqa: PLC0415
 
+        if said is not None:
+            return said
         return load_project(self.project_file).delta_bases(channel)
 
     def state(self, name: str) -> Path:

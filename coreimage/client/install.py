@@ -22,6 +22,7 @@ from coreimage.client.tree import Tree, tree_sha256
 from coreimage.client.upgrade import Path as UpgradePath
 from coreimage.client.upgrade import find_path, newest_reachable, phase_of, starting_build
 
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 Stage = Literal["download", "unpack", "write", "verify"]
 
 
@@ -176,6 +177,6 @@ def _full_disks() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in DISK_FULL:
             raise
         raise NoSpaceError("the disk is full", where=str(error.filename or "")) from error

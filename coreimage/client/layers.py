@@ -34,7 +34,7 @@ _CHUNK_BYTES = 1 << 20
 _REMOVED_LIMIT_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """One name of the tree. Names of one file share its `inode`, and each is a `file` here.
 

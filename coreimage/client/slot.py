@@ -21,7 +21,7 @@ from coreimage.client.compact import UNPACKERS, Filter, PatchedTree
 from coreimage.client.documents import Image
 from coreimage.client.errors import RepositoryError, TargetError
 from coreimage.client.folder import FolderTree, write_folder
-from coreimage.client.install import OnProgress, Step, Wanted, silent
+from coreimage.client.install import DISK_FULL, OnProgress, Step, Wanted, silent
 from coreimage.client.layers import LayeredTree
 from coreimage.client.tree import Entry, Tree, tree_sha256
 
@@ -121,9 +121,15 @@ class Slot:
         _empty(self._work)
 
     def _write(self, tree: Tree) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _empty(self._folder)
-        write_folder(tree, self._folder, partial(self._on_progress, "write"))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _empty(self._folder)
+            write_folder(tree, self._folder, partial(self._on_progress, "write"))
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
+            problem = f"cannot be written: {error.strerror}"
+            raise TargetError(problem, where=os.fsdecode(error.filename or os.fsencode(self._folder))) from error
 
     def _compare(self, tree: Tree) -> tuple[bytes, ...]:
         """The folders that nothing describes. Raises TargetError."""

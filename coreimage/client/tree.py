@@ -16,7 +16,7 @@ XATTR = "SCHILY.xattr."
 """Prefix of the pax records that carry extended attributes (star(5), GNU tar)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """`target` is a symbolic link's text, or a link's other name. `size_bytes` and `sha256` are of a file's content.
 

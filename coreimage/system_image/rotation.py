@@ -74,13 +74,15 @@ def rotate_key(
     store: Store,
     now: Now,
     overlap: timedelta = OVERLAP,
+    within_overlap: bool = False,
     bits: int | None = None,
     run: Run = run_process,
 ) -> Rotation:
     """A new key takes the place of the role's: clients are told of both first, then it signs, and all is signed anew.
 
-    While the overlap of a rotation lasts, no other begins: doing it again finishes what a kill left. Raises UsageError
-    for archive-master, which only a new image can replace; HostError when the master that must sign is elsewhere.
+    While the overlap of a rotation lasts, no other begins, unless it may lie `within_overlap`: doing it again finishes
+    what a kill left. Raises UsageError for archive-master, which only a new image can replace; HostError when the
+    master that must sign is elsewhere.
     """
     keys = KeyFolder(keys_folder)
     _adopt_lost(keys, role, store, now, overlap, run=run)
@@ -88,7 +90,8 @@ def rotate_key(
         create_next_key(keys_folder, role, bits=bits or KEY_BITS[role], run=run)
     _require_rotatable(keys, role)
     overlapping = [key for key in keys.overlapping(role) if (key.until or 0) > now().timestamp()]
-    if not overlapping:
+    replaced = within_overlap or not overlapping
+    if replaced:
         end_overlaps(keys_folder, store=store, now=now, run=run)
         create_next_key(keys_folder, role, bits=bits or KEY_BITS[role], run=run)
         if role.value in SIGNED_BY:
@@ -100,7 +103,7 @@ def rotate_key(
     (kept, *_) = keys.overlapping(role)
     return Rotation(
         role=role.value,
-        changed=not overlapping,
+        changed=replaced,
         fingerprint=signer.fingerprint(role),
         until=kept.until,
         signed_anew=signed_anew,
@@ -175,7 +178,7 @@ def revoke_key(
     signer = GnupgSigner(keys_folder, run)
     current = next((role for role in Role if keys.has(role) and signer.fingerprint(role) == fingerprint), None)
     if current is not None:
-        rotate_key(current, keys_folder, store=store, now=now, bits=bits, run=run)
+        rotate_key(current, keys_folder, store=store, now=now, within_overlap=True, bits=bits, run=run)
     retired = next((key for role in Role for key in keys.retired(role) if key.fingerprint == fingerprint), None)
     exported = public_key or (exported_key(retired.home, run) if retired else None)
     if exported is None or fingerprint not in primary_fingerprints(exported):

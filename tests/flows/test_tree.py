@@ -46,6 +46,7 @@ def test_every_operation_has_its_run(www: Path) -> None:
         ("create-channel", {"channel": STABLE}),
         ("promote", {"channel": CHANNEL, "target": STABLE, "device": DEVICE, "percentage": 10}),
         ("phase", {"channel": STABLE, "device": DEVICE, "percentage": 50}),
+        ("tag", {"channel": STABLE, "device": DEVICE, "tag": "13.0", "delta_bases": 0}),
         ("tag", {"channel": STABLE, "device": DEVICE, "tag": "13.1"}),
         ("create-device", {"channel": STABLE, "device": "pc_amd64"}),
         ("remove-device", {"channel": STABLE, "device": "pc_amd64"}),
@@ -58,6 +59,9 @@ def test_every_operation_has_its_run(www: Path) -> None:
     ]
     for operation, parameters in steps:
         assert change_tree(operation, **parameters).changed, operation
+    (device,) = channels(www)["stable"]["devices"].values()
+    images = json.loads((www / device["index"].lstrip("/")).read_bytes())["images"]
+    assert [image["version"] for image in images if image["type"] == "delta"] == [3], "13.0 was to have none"
     assert not change_tree("set-keyring", CHANNEL, device=DEVICE).changed
     assert channels(www)["stable"]["alias"] == "debian-core/13/final"
     assert verify_tree() > 10

@@ -88,6 +88,10 @@ def test_policies_gates_and_channels_filled_by_hand(workshop: Workshop) -> None:
     workshop.coreimage("channel", "create", STABLE)
     promoted = workshop.result("promote", EDGE, STABLE, "--device", "generic_amd64", "--version", "1")
     assert promoted == {"changed": True, "channel": STABLE, "device": "generic_amd64", "version": 1}
+    more = ("--device", "generic_amd64", "--delta-bases", "0")
+    assert workshop.result("promote", EDGE, STABLE, *more)["version"] == 2
+    stable = workshop.folder / f"var/store/system-image/{STABLE}/generic_amd64/index.json"
+    assert {image["type"] for image in json.loads(stable.read_bytes())["images"]} == {"full"}
     dry = workshop.result("--project", "project.yaml", "gc", "--dry-run")
     assert dry["expired"] == [{"channel": EDGE, "device": "generic_amd64", "versions": [1]}]
     assert workshop.result("--project", "project.yaml", "gc")["expired"] == dry["expired"]

@@ -296,6 +296,14 @@ def test_what_does_not_read_back_is_not_taken_for_whole(world: World) -> None:
     assert holds(world.folder / "a", world, 3)
 
 
+def test_what_cannot_be_written_is_named(world: World) -> None:
+    shutil.rmtree(world.folder / "a", ignore_errors=True)
+    (world.folder / "a").write_text("in the way")
+    with pytest.raises(TargetError, match=r"/a: cannot be written: File exists"):
+        world.install(world.slot("a"), world.wanted())
+    assert world.slot("a").held() is None
+
+
 @pytest.mark.parametrize("place", ["downloads", "work", "a"])
 def test_a_full_disk_leaves_what_goes_on_later(world: World, place: str) -> None:
     small = world.folder / place

@@ -193,6 +193,17 @@ def test_a_revoked_key_signs_nothing_any_more(site: Site) -> None:
         revoke_key("0" * 40, site.keys, store=site.store, now=now)
 
 
+def test_a_key_is_revoked_while_the_one_before_still_counts(site: Site) -> None:
+    first = site.signer.fingerprint(Role.IMAGE_SIGNING)
+    stolen = site.rotate()
+    revoked = revoke_key(stolen, site.keys, store=site.store, now=now, bits=BITS)
+    assert revoked.fingerprint not in {first, stolen}
+    assert site.published("blacklist") == {stolen}
+    assert site.published("image-signing") == {first, revoked.fingerprint}
+    assert site.issuers() == {revoked.fingerprint}
+    assert site.versions() == [1]
+
+
 def test_a_key_that_was_never_here_is_revoked_by_its_public_half(site: Site, tmp_path: Path) -> None:
     create_keys(tmp_path / "other", bits=dict.fromkeys(Role, BITS))
     other = GnupgSigner(tmp_path / "other")
