@@ -27,7 +27,8 @@ from coreimage.system_image.payload import put_signature
 
 CHANNELS_LIFETIME = timedelta(days=90)
 """How long clients believe a channels document: whoever serves them an old one is found out after this."""
-_HEAL_ATTEMPTS = 8
+_HEAL_ATTEMPTS = 100
+"""All but the last of them mean that a change of somebody else went through: in a fan-out, one after the other."""
 
 
 @dataclass(frozen=True)

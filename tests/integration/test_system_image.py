@@ -7,13 +7,13 @@ import json
 import shutil
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -28,6 +28,7 @@ from coreimage.storage import put_blob_bytes
 from coreimage.storage.directory import DirectoryStore
 from coreimage.storage.store import Store
 from coreimage.system_image import heal_pair, import_build, publish_keyrings, release_candidate
+from coreimage.system_image.tree import put_channels, read_channels
 from tests.harness.kill import for_each_kill_point
 from tests.harness.strict_client import RefusedError, check_tree
 from tests.harness.trees import (
@@ -290,6 +291,33 @@ def test_torn_pair_is_healed(store: DirectoryStore, signer: GnupgSigner, tree: P
         assert read_versions(tree, signer) == [1]
         assert heal_pair(store=store, signer=signer)
         strict(tree, signer)
+
+
+class Overtaken(DirectoryStore):
+    """Others move the channels while somebody looks at channels.json, again and again."""
+
+    def __init__(self, root: Path, signer: Signer, times: int) -> None:
+        super().__init__(root)
+        self._others, self._signer, self._left = DirectoryStore(root), signer, times
+
+    @contextmanager
+    def open(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
+        if key == "system-image/channels.json" and self._left:
+            self._left -= 1
+            current = read_channels(self._others, self._signer)
+            put_channels(current, current.document, store=self._others, signer=self._signer, now=now)
+        with super().open(key, start=start, stop=stop) as file:
+            yield file
+
+
+def test_the_pair_is_healed_among_as_many_others_as_a_fan_out_has(
+    store: DirectoryStore, signer: GnupgSigner, tree: Path
+) -> None:
+    publish_keyrings(store=store, signer=signer, now=now)
+    released(store, signer)
+    (tree / "channels.json").write_bytes(b"torn")
+    assert heal_pair(store=Overtaken(tree.parent, signer, 40), signer=signer)
+    assert strict(tree, signer) == {(CHANNEL, DEVICE): [1]}
 
 
 def _tamper_pool(tree: Path, signer: Signer) -> None:
