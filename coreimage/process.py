@@ -237,6 +237,12 @@ class Family:
             self._outer.remove(child)
 
 
+def require_wanted() -> None:
+    """For who waits for something else than a child: raises the reason when the family of this context was ended."""
+    if family := _FAMILY.get():
+        family.check()
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """When the block is interrupted, the children of its threads are killed, so that nobody has to wait for them.

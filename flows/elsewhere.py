@@ -37,6 +37,7 @@ from pydantic import TypeAdapter
 from coreimage import logs
 from coreimage.errors import BuildError, InfrastructureError
 from coreimage.logs import story
+from coreimage.process import require_wanted
 from flows.steps import Planned, Steps
 from tasks.boot_test import boot_test
 from tasks.caching import SITE, ArtifactPolicy, missing_artifact
@@ -211,13 +212,14 @@ class _Errand:
 
 
 def _run_all(errands: dict[str, _Errand], deployment: str, client: SyncPrefectClient) -> None:
-    """Returns when all are done. When one fails for good, or we are ended, the others are cancelled."""
+    """Returns when all are done. When one fails for good, or we are given up, the others are cancelled."""
     waiting = dict(errands)
     try:
         for errand in waiting.values():
             errand.start(deployment, client)
         while waiting:
             time.sleep(_POLL_S)
+            require_wanted()
             for key, found in _found(waiting, client).items():
                 if _is_over(waiting[key], found, deployment, client):
                     errand = waiting.pop(key)

@@ -15,6 +15,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_engine import run_flow
 from prefect.states import Crashed
 
+from coreimage.errors import BuildError
+from coreimage.process import Family
 from flows import elsewhere
 from flows.build import build_channel
 from flows.elsewhere import SPREAD, take_step
@@ -42,7 +44,8 @@ class Worker:
         while not self._ended.wait(0.05):
             for run in self.waiting():
                 self.free.wait()
-                self._take(run)
+                if not self._ended.is_set():
+                    self._take(run)
 
     def waiting(self) -> list[FlowRun]:
         """Runs that nobody has begun."""
@@ -51,8 +54,8 @@ class Worker:
         return [run for run in runs if run.state_type is StateType.SCHEDULED]
 
     def end(self) -> None:
-        self.free.set()
         self._ended.set()
+        self.free.set()
 
     def _take(self, run: FlowRun) -> None:
         self.taken.append(run.parameters["step"])
@@ -124,6 +127,23 @@ def test_a_step_that_is_lost_is_given_away_again(worker: Worker, build: Callable
     worker.lost = 2
     assert [device.release.version for device in build().devices] == [1]
     assert len(worker.taken) == len(ELSEWHERE) + 2
+
+
+def test_who_gives_up_cancels_what_others_do_for_it(worker: Worker, build: Callable[..., BuildResult]) -> None:
+    """So it is for an architecture whose time is over, and for a run of several that is cancelled."""
+    worker.free.clear()
+    family = Family()
+
+    def give_up() -> None:
+        wait_until(lambda: len(worker.waiting()) == len(CHROOTS), _WITHIN_S, "the steps")
+        family.end(BuildError("its time is over"))
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(give_up,))
+    thread.start()
+    with family.joined(), pytest.raises(BuildError, match="its time is over"):
+        build()
+    thread.join()
+    assert worker.waiting() == []
 
 
 def test_what_two_channels_want_at_the_same_time_is_one_run(
