@@ -15,8 +15,8 @@ from coreimage.pages import write_pages
 from coreimage.project_bundle import open_project
 from coreimage.storage import Store
 from coreimage.system_image import layout
-from flows.report import artifact_key
 from flows.schedule import drop_missed
+from tasks.console import artifact_key
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
 from tasks.system_image import newest_version
 

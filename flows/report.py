@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_table_artifact,
@@ -17,9 +15,10 @@ from coreimage.errors import BootError
 from coreimage.logs import decimal_size
 from coreimage.model import BootReport, PackageLock
 from coreimage.rootfs.lock_diff import lock_diff
-from coreimage.storage import Store, read_blob
+from coreimage.storage import Store
 from flows.result import ArchitectureResult, BuildResult, DeviceResult
 from flows.story import duration
+from tasks.console import artifact_key, show_console
 
 _SERIAL_LINES = 12
 _SHOWN_DIGITS = 16
@@ -35,7 +34,7 @@ def show_result(result: BuildResult, locks: dict[str, tuple[str, ...]], *, web: 
     create_table_artifact(versions_of(result), key=key, description="Versions and sizes")
     for device in result.devices:
         for boot in device.boots:
-            _show_console(result.channel, device.device, boot, store)
+            show_console(result.channel, device.device, boot, store)
     for what, name, address in links_of(result, web):
         create_link_artifact(address, name, key=artifact_key("link", result.channel, what), description=name)
 
@@ -66,18 +65,6 @@ def links_of(result: BuildResult, web: str) -> list[tuple[str, str, str]]:
         for each in result.devices
     ]
     return [build, *images]
-
-
-def _show_console(channel: str, device: str, boot: BootReport, store: Store) -> None:
-    """In the artifact itself: whoever reads the UI need not reach the store."""
-    if boot.screenshot is None:
-        return
-    picture = base64.b64encode(read_blob(store, boot.screenshot)).decode()
-    create_image_artifact(
-        f"data:image/png;base64,{picture}",
-        key=artifact_key("console", channel, device, boot.firmware),
-        description=f"The console of {device} under {boot.firmware} when {boot.reason}",
-    )
 
 
 def show_failed_boot(channel: str, device: str, error: BootError) -> None:
@@ -168,8 +155,3 @@ def _boot(report: BootReport) -> str:
 def readable(line: str) -> str:
     """Without what is left of a terminal's control sequences, and of Markdown's fences."""
     return _CONTROLS.sub("", line).replace("```", "")
-
-
-def artifact_key(*words: str) -> str:
-    """Prefect's artifact keys know `[a-z0-9-]` only."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")

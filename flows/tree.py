@@ -18,7 +18,7 @@ from coreimage.image_server import StoreWeb
 from coreimage.project_bundle import open_project
 from coreimage.signing import Role, create_keys, write_backup
 from coreimage.system_image import Change, Rotation, layout
-from flows.report import artifact_key
+from tasks.console import artifact_key
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
 
 log = structlog.get_logger("coreimage.tree")

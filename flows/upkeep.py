@@ -24,9 +24,9 @@ from coreimage.project_bundle import open_project
 from coreimage.rootfs import tidy_trees, trees_budget_bytes, trees_folder
 from coreimage.storage import Store
 from coreimage.workspace import sweep
-from flows.report import artifact_key
 from flows.reporting import ended_before, forget_runs
 from flows.schedule import drop_missed
+from tasks.console import artifact_key
 from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
 from tasks.system_image import publish_keyrings
 

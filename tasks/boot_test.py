@@ -8,6 +8,7 @@ from coreimage.model import BootReport, DiskImage, Firmware
 from coreimage.process import run, spawn
 from coreimage.workspace import workspace
 from tasks.caching import artifact_task
+from tasks.console import show_console
 from tasks.site import Site
 
 
@@ -27,4 +28,7 @@ def boot_test(image: DiskImage, firmwares: tuple[Firmware, ...], *, site: Site) 
             work_folder=work,
             architecture=image.architecture,
         )
+    for report in reports:
+        if not report.passed:
+            show_console(image.channel, image.device, report, store)
     return tuple(room.require_boot(report) for report in reports)

@@ -159,7 +159,9 @@ def install(guest: Guest, folder: Path) -> None:
         write_installed(copying.stdin, PLACE)
         copying.stdin.close()
         assert copying.wait(_COPIED_WITHIN_S) == 0
-    guest.root("echo 'u coreimage - - /var/lib/coreimage' > /etc/sysusers.d/coreimage.conf; systemd-sysusers")
+    guest.root("mkdir -p /etc/sysusers.d")
+    put(guest, "/etc/sysusers.d/coreimage.conf", f"u coreimage - - {STATE}\n")
+    guest.root("systemd-sysusers")
     for unit in SYSTEMD.glob("*.service"):
         put(guest, f"/etc/systemd/system/{unit.name}", unit.read_text().replace("/opt/coreimage", PLACE))
     guest.root("install -d -m 700 /etc/coreimage")
