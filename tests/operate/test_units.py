@@ -154,9 +154,10 @@ SYSTEMD = ROOT_DIR / "infra/systemd"
 
 def install(guest: Guest, folder: Path) -> None:
     """As docs/installation.md says, below STATE instead of /opt."""
+    python = guest.root("python3 -c 'import platform; print(platform.python_version())'")
     with subprocess.Popen(guest.argv(f"sudo -n mkdir -p {PLACE}; sudo -n tar -x -C {PLACE}"), stdin=-1) as copying:
         assert copying.stdin
-        write_installed(copying.stdin, PLACE)
+        write_installed(copying.stdin, PLACE, python, folder / "for-the-guest")
         copying.stdin.close()
         assert copying.wait(_COPIED_WITHIN_S) == 0
     guest.root("mkdir -p /etc/sysusers.d")
@@ -164,7 +165,8 @@ def install(guest: Guest, folder: Path) -> None:
     guest.root("systemd-sysusers")
     for unit in SYSTEMD.glob("*.service"):
         put(guest, f"/etc/systemd/system/{unit.name}", unit.read_text().replace("/opt/coreimage", PLACE))
-    guest.root("install -d -m 700 /etc/coreimage")
+    guest.root("install -d -m 700 /etc/coreimage /etc/systemd/system/coreimage-server.service.d")
+    put(guest, "/etc/systemd/system/coreimage-server.service.d/emulated.conf", "[Service]\nTimeoutStartSec=infinity\n")
     for name, text in settings().items():
         put(guest, f"/etc/coreimage/{name}", text)
     database = migrated(folder / "prefect.db")
