@@ -240,7 +240,8 @@ def _automations(project: Project, client: SyncPrefectClient, dry_run: bool) -> 
 
 def _same(old: AutomationCore, wanted: AutomationCore) -> bool:
     def comparable(automation: AutomationCore) -> dict[str, Any]:
-        found = automation.model_dump(mode="json", include={"description", "trigger", "actions"})
+        # Not as JSON: triggers have sets, whose order is another one in every process.
+        found = automation.model_dump(include={"description", "trigger", "actions"})
         found["trigger"].pop("id", None)
         return found
 

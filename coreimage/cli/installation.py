@@ -86,7 +86,7 @@ class Installation:
             for service in (self._s3(), self._prefect()):
                 running.append(stack.enter_context(_kept_running(service, self.folder / "log")))
                 self._await(service, running[-1], stop)
-            self._deploy()
+            self.deploy()
             for service in (self._web(), self._worker()):
                 running.append(stack.enter_context(_kept_running(service, self.folder / "log")))
                 self._await(service, running[-1], stop)
@@ -116,6 +116,13 @@ class Installation:
                 raise HostError(f"process {pid} does not end", resolution=f"look at {self.folder}/log; then kill it")
             time.sleep(_POLL_S)
         return True
+
+    def deploy(self) -> str:
+        """Gives its Prefect server the deployments of the project; what the command says."""
+        argv = [*self._coreimage(), "--project", str(self._project_file), "deploy"]
+        done = run(argv, env={**self._secrets(), **self._environment()}, resolution=f"see {self.folder}/log")
+        (self.folder / "log/deploy.log").write_text(done.output)
+        return done.output
 
     def _s3(self) -> Service:
         weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
@@ -153,11 +160,6 @@ class Installation:
         argv = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "coreimage", "--name", "local", *queues)
         # The child's own log says when it polls; nothing here has to wait for it.
         return Service("worker", argv, self._environment(), lambda: True)
-
-    def _deploy(self) -> None:
-        argv = [*self._coreimage(), "--project", str(self._project_file), "deploy"]
-        done = run(argv, env={**self._secrets(), **self._environment()}, resolution=f"see {self.folder}/log")
-        (self.folder / "log/deploy.log").write_text(done.output)
 
     def _secrets(self) -> dict[str, str]:
         """Those that the project file names: for its deployments, and for no service."""

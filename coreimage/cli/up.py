@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def up(settings: Settings, foreground: bool) -> None:
     """Start Prefect's server, an S3 server, a worker and a web server here, with the project's deployments.
 
-    All of it listens on the loopback interface only; its data is below var/up and survives.
+    All of it listens on the loopback interface only; its data is below var/up and survives. Where it runs already, the
+    deployments become those of the project file as it is now.
 
     \b
     Example:
@@ -38,6 +39,8 @@ def up(settings: Settings, foreground: bool) -> None:
     if found.running_pid() is None:
         detached(found.supervise, found.folder / "log/supervisor.log")
         found = _installation(settings)
+    else:
+        click.echo(found.deploy().strip(), err=settings.as_json)
     _show(settings, found)
 
 

@@ -184,6 +184,7 @@ class Rooms:
             duration_s=1.0,
             serial_log=self.blob("serial"),
             last_lines=("board login:",),
+            screenshot=self.blob("screen"),
         )
 
 
@@ -329,6 +330,8 @@ def test_a_failed_boot_leaves_the_channel(build: Callable[..., BuildResult], roo
     with pytest.raises(BootError, match="kernel panic"):
         build()
     assert "release" not in rooms.calls
+    shown = cast("Any", Artifact.get("console-tiny-1-edge-board-uefi"))
+    assert "kernel panic" in shown.description
     assert (Path(rooms.store.url[7:]) / "system-image/channels.json").read_text() == "1"
     rooms.boots = True
     build()

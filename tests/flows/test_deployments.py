@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -107,6 +110,18 @@ def test_again_changes_nothing_and_a_change_is_one(deployed: Deployed) -> None:
     changes = deploy_project(deployed.file, deployed.store_url, dry_run=True)
     (edge,) = [change for change in changes if change.name == EDGE]
     assert "cron: 17 3 * * * → 18 3 * * *" in edge.details
+
+
+def test_another_process_finds_nothing_to_change_either(deployed: Deployed, prefect_url: str) -> None:
+    """Sets have another order in each; automations have some."""
+    said = []
+    for seed in ("1", "9", "23"):
+        argv = [sys.executable, "-m", "coreimage.cli", "--store", deployed.store_url, "--project", str(deployed.file)]
+        environment = {**os.environ, "PREFECT_API_URL": prefect_url, "PYTHONHASHSEED": seed}
+        done = subprocess.run([*argv, "deploy"], env=environment, capture_output=True, text=True, check=True)
+        said.append(done.stdout.strip())
+    assert said[0].startswith("create")
+    assert said[1:] == ["nothing to change"] * 2
 
 
 def test_a_schedule_that_somebody_paused_stays_paused(deployed: Deployed) -> None:

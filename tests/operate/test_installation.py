@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,22 @@ def test_it_prints_where_the_ui_is_and_has_all_deployments(installed: Installed)
     found = installed.api("/deployments/filter", {})
     assert {"tiny:1:edge", "tiny:1:beta", "tiny"} <= {deployment["name"] for deployment in found}
     assert (installed.folder / "var/up/secret.json").stat().st_mode & 0o077 == 0
-    again = json.loads(installed.coreimage("--json", "up"))
+    again = json.loads(installed.coreimage("--json", "--project", str(installed.product.project_file), "up"))
     assert again == installed.urls, "up again says the same and starts nothing"
+
+
+def test_up_again_makes_the_deployments_those_of_the_changed_file(installed: Installed) -> None:
+    channels: Any = installed.product.config["channels"]
+    channels["tiny/1/edge"]["schedule"] = {"cron": "17 3 1 1 *"}
+    installed.product.write()
+    assert "update build-channel/tiny:1:edge" in installed.coreimage(
+        "--project", str(installed.product.project_file), "up"
+    )
+    (schedule,) = installed.api(f"/deployments/name/{EDGE}")["schedules"]
+    assert schedule["schedule"]["cron"] == "17 3 1 1 *"
+    del channels["tiny/1/edge"]["schedule"]
+    installed.deploy()
+    assert installed.api(f"/deployments/name/{EDGE}")["schedules"] == []
 
 
 def test_a_run_builds_and_an_unchanged_one_ends_soon_saying_why(installed: Installed) -> None:
