@@ -43,8 +43,9 @@ class FolderTree:
 
 
 def write_folder(tree: Tree, folder: Path, on_entry: Callable[[int, int], None] = lambda _done, _total: None) -> None:
-    """Makes `folder`, in which there is nothing but folders that something is mounted at, hold `tree`. Folders get
-    their times last, as filling them changes those. `on_entry` hears how many entries there are, and are written.
+    """Makes `folder`, in which there is nothing but folders that something is mounted at, hold `tree`. Folders are
+    described last: filling them changes their times, and what is made in them inherits from their group and their
+    attributes. `on_entry` hears how many entries there are, and are written.
 
     Raises RepositoryError for a name below something that is no folder: nothing is written through a link.
     """
@@ -61,10 +62,12 @@ def write_folder(tree: Tree, folder: Path, on_entry: Callable[[int, int], None] 
             os.link(os.path.join(root, entry.target), path, follow_symlinks=False)  # noqa: PTH118
             continue
         _make(tree, entry, path)
-        _describe(entry, path)
-        folders += [entry] if entry.kind == "folder" else []
+        if entry.kind == "folder":
+            folders.append(entry)
+        else:
+            _describe(entry, path)
     for entry in reversed(folders):
-        os.utime(os.path.join(root, entry.name), (entry.mtime, entry.mtime))  # noqa: PTH118
+        _describe(entry, os.path.join(root, entry.name))  # noqa: PTH118
 
 
 def _need_folder(root: bytes, name: bytes, made: set[bytes]) -> None:

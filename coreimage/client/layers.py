@@ -147,8 +147,11 @@ class LayeredTree:
             self._inodes += 1
             node = Node(_entry(name, tar, member), self._inodes, layer, partial(tar.extractfile, member))
         replaced = self._nodes.get(name)
-        if replaced is not None and replaced.entry.kind == "folder" != node.entry.kind:
-            self._nodes = {at: kept for at, kept in self._nodes.items() if not at.startswith(name + b"/")}
+        if replaced is not None and replaced.entry.kind == "folder":
+            if node.entry.kind == "folder":
+                node = replace(node, entry=_over(replaced.entry, node.entry))
+            else:
+                self._nodes = {at: kept for at, kept in self._nodes.items() if not at.startswith(name + b"/")}
         self._nodes[name] = node
 
     def _group(self) -> dict[int, tuple[bytes, ...]]:
@@ -166,6 +169,11 @@ def _and_parents(name: bytes) -> Iterator[bytes]:
     while name:
         yield name
         name = name.rpartition(b"/")[0]
+
+
+def _over(old: Entry, new: Entry) -> Entry:
+    """A folder that is there gets what is said of it, and loses no attribute."""
+    return replace(new, records=tuple(sorted((dict(old.records) | dict(new.records)).items())))
 
 
 def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:

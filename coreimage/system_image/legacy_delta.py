@@ -14,16 +14,18 @@ from typing import IO
 
 from coreimage.client.layers import REMOVED, LayeredTree
 from coreimage.client.tar import tar_member
+from coreimage.client.tree import XATTR
 
 _AWKWARD = frozenset(b" \t*?[]'\"\\$`")
 """What the recovery of 2015, a shell script, reads as more than a letter of a name."""
+_DEFAULT_ACL = f"{XATTR}system.posix_acl_default"
 
 _WHOLE_FROM = 0.9
 """So much of a tarball's bytes must have changed that it is taken as it is."""
 
 
 class NotExpressibleError(Exception):
-    """`removed` is a list of lines of text: it cannot name every path."""
+    """`removed` is a list of lines of text: it cannot name every path. Nor can all of a folder be changed in place."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def plan(base: LayeredTree, target: LayeredTree, layers: int) -> tuple[Layer, ..
     (LP #1437225). Raises NotExpressibleError.
     """
     written = _written(base, target)
+    _require_expressible(written, base, target)
     leaving = _topmost(_leaving(base, target))
     first = min((target.last_layer(name) for name in written), default=0)
     plans = []
@@ -61,11 +64,13 @@ def plan(base: LayeredTree, target: LayeredTree, layers: int) -> tuple[Layer, ..
 
 def whole_last(plans: Sequence[Layer], target: LayeredTree) -> tuple[Layer, ...] | None:
     """What remains of the plans when the last tarball of the delta is the target's own last one, whole: packing nearly
-    all of it again would save nothing. None where that does not pay, or where it
-    would lack what another tarball of the target brings.
+    all of it again would save nothing. None where that does not pay, where it would lack what another tarball of the
+    target brings, or where a folder has a default ACL, which what is unpacked over the base would inherit.
 
     What the last would delete, the first does: no other brings those names.
     """
+    if any(_DEFAULT_ACL in _attributes(target, name) for name in target.names):
+        return None
     *others, last = plans
     own = {name for name in target.names if target[name].layer == len(others)}
     whole_bytes, written_bytes = (sum(target[name].entry.size_bytes for name in some) for some in (own, last.written))
@@ -158,6 +163,24 @@ def _path(name: bytes) -> list[bytes]:
 def _is_folder(tree: LayeredTree, name: bytes) -> bool:
     node = tree.get(name)
     return node is not None and node.entry.kind == "folder"
+
+
+def _require_expressible(written: set[bytes], base: LayeredTree, target: LayeredTree) -> None:
+    """Unpacking over a folder takes no attribute from it, and what is made in one that has a default ACL inherits
+    that."""
+    for name in target.names:
+        if _is_folder(target, name) and _attributes(base, name) - _attributes(target, name):
+            raise NotExpressibleError(f"the folder {name!r} loses an attribute")
+    one_tarball = len({target.last_layer(name) for name in written}) == 1
+    for name in written:
+        parent = name.rpartition(b"/")[0]
+        there = _attributes(base, parent) | (set() if one_tarball else _attributes(target, parent))
+        if _DEFAULT_ACL in there:
+            raise NotExpressibleError(f"{name!r} would inherit the default ACL of its folder")
+
+
+def _attributes(tree: LayeredTree, folder: bytes) -> set[str]:
+    return {key for key, _ in tree[folder].entry.records} if _is_folder(tree, folder) else set()
 
 
 def _awkward(name: bytes) -> bool:

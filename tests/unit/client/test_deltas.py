@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -26,10 +27,11 @@ from coreimage.system_image.compact_delta import make_compact
 from coreimage.system_image.cpio import parts
 from coreimage.system_image.legacy_delta import NotExpressibleError, plan, write
 from tests.harness.compressors import PythonTools, xz_run
-from tests.harness.random_trees import Member, layers, look, tarball, unpack
+from tests.harness.random_trees import ACL_BYTES, DEFAULT_ACL, NOTE, Layers, look, pairs, tarball, unpack
 from tests.unit.system_image.test_legacy_delta import FILE, FOLDER, HARD, SOFT, tree
 
 NO_TOOLS = PythonTools(packers=())
+GZIP = PythonTools(packers=("gzip-6",))
 
 
 class Pair:
@@ -77,11 +79,11 @@ def same(tree: Tree, wanted: LayeredTree) -> bool:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(layers(), layers())
-def test_applied_to_the_base_it_makes_the_target(base: list[list[Member]], target: list[list[Member]]) -> None:
-    old, new = [tarball(members) for members in base], [tarball(members) for members in target]
+@given(pairs())
+def test_applied_to_the_base_it_makes_the_target(drawn: tuple[Layers, Layers]) -> None:
+    old, new = ([tarball(members) for members in layers] for layers in drawn)
     with Pair(old, new) as pair:
-        made = pair.applied(pair.delta())
+        made = pair.applied(pair.delta(GZIP), tools=GZIP)
         assert same(made, pair.target)
         try:
             forms: dict[str, Tree] = {"compact": made, "legacy": pair.tree(pair.legacy(), base=pair.base)}
@@ -101,9 +103,9 @@ def test_applied_to_the_base_it_makes_the_target(base: list[list[Member]], targe
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(layers(), layers())
-def test_a_folder_is_a_base_as_good_as_its_tarballs(base: list[list[Member]], target: list[list[Member]]) -> None:
-    with Pair([tarball(members) for members in base], [tarball(members) for members in target]) as pair:
+@given(pairs())
+def test_a_folder_is_a_base_as_good_as_its_tarballs(drawn: tuple[Layers, Layers]) -> None:
+    with Pair(*([tarball(members) for members in layers] for layers in drawn)) as pair:
         folder = pair.folder / "base"
         folder.mkdir()
         write_folder(pair.base, folder)
@@ -234,6 +236,36 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
         with pytest.raises(RepositoryError):
             write_folder(pair.target, folder)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize(("mode", "attribute"), [(0o2755, NOTE), (0o755, DEFAULT_ACL)])
+def test_a_folder_hands_nothing_down_that_is_not_said(mode: int, attribute: str) -> None:
+    made = layer(mode, attribute)
+    with Pair([], [made]) as pair:
+        folder = pair.folder / "out"
+        folder.mkdir()
+        write_folder(pair.target, folder)
+        assert same(FolderTree(folder), pair.target)
+
+
+@pytest.mark.parametrize("attribute", [NOTE, DEFAULT_ACL])
+def test_a_folder_that_loses_an_attribute_has_no_delta_of_2015(attribute: str) -> None:
+    with Pair([layer(0o755, attribute)], [layer(0o755, "")]) as pair:
+        with pytest.raises(NotExpressibleError, match="loses an attribute"):
+            pair.legacy()
+        assert same(pair.applied(pair.delta()), pair.target)
+
+
+def layer(mode: int, attribute: str) -> bytes:
+    """A folder of another group, with a file, a folder and a pipe of root's."""
+    members = []
+    for name, kind in ((b"", FOLDER), (b"/file", FILE), (b"/folder", FOLDER), (b"/pipe", tarfile.FIFOTYPE)):
+        member = tarfile.TarInfo(f"system{name.decode()}")
+        member.type, member.mode, member.gid = kind, 0o755 if name else mode, 0 if name else 50
+        member.pax_headers = {attribute: ACL_BYTES.decode("utf-8", "surrogateescape")} if attribute and not name else {}
+        members.append((member, b""))
+    return tarball(members)
 
 
 def test_removed_and_links_of_the_form_of_2015() -> None:

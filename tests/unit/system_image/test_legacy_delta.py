@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, event, given, settings
 from coreimage.client import RepositoryError
 from coreimage.client.layers import LayeredTree
 from coreimage.system_image.legacy_delta import NotExpressibleError, plan, whole_last, write
-from tests.harness.random_trees import Member, layers, look, tarball, unpack
+from tests.harness.random_trees import Layers, Member, look, pairs, tarball, unpack
 
 FILE, FOLDER, SOFT, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
@@ -98,9 +98,9 @@ def tree(*members: tuple[str, bytes, bytes | str] | tuple[str, bytes, bytes | st
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(layers(), layers())
-def test_applied_to_the_base_it_makes_the_target(base: list[list[Member]], target: list[list[Member]]) -> None:
-    old, new = [tarball(members) for members in base], [tarball(members) for members in target]
+@given(pairs())
+def test_applied_to_the_base_it_makes_the_target(pair: tuple[Layers, Layers]) -> None:
+    old, new = ([tarball(members) for members in layers] for layers in pair)
     try:
         assert same(old, new) == delta(old, new)
     except NotExpressibleError:
@@ -108,9 +108,9 @@ def test_applied_to_the_base_it_makes_the_target(base: list[list[Member]], targe
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(layers(), layers())
-def test_the_last_tarball_may_be_taken_whole(base: list[list[Member]], target: list[list[Member]]) -> None:
-    old, new = [tarball(members) for members in base], [tarball(members) for members in target]
+@given(pairs())
+def test_the_last_tarball_may_be_taken_whole(pair: tuple[Layers, Layers]) -> None:
+    old, new = ([tarball(members) for members in layers] for layers in pair)
     with patch("coreimage.system_image.legacy_delta._WHOLE_FROM", 0.0):
         try:
             made = same(old, new)
