@@ -142,8 +142,9 @@ class Installation:
         environment = {
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            # For the links in what it sends.
+            # For the links in what it sends; and where the pages find it, which need not be the usual port.
             "PREFECT_UI_URL": self.ui_url,
+            "PREFECT_UI_API_URL": self.api_url,
             # Leases in memory are lost when the server restarts, and the runs that hold them are ended.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }

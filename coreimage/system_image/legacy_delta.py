@@ -20,8 +20,8 @@ _AWKWARD = frozenset(b" \t*?[]'\"\\$`")
 """What the recovery of 2015, a shell script, reads as more than a letter of a name."""
 _DEFAULT_ACL = f"{XATTR}system.posix_acl_default"
 
-_WHOLE_FROM = 0.9
-"""So much of a tarball's bytes must have changed that it is taken as it is."""
+_WHOLE_FROM, _WHOLE_LEAST_BYTES = 0.9, 1 << 20
+"""So much of a tarball's bytes must have changed that it is taken as it is; packing less again takes no time."""
 
 
 class NotExpressibleError(Exception):
@@ -74,7 +74,11 @@ def whole_last(plans: Sequence[Layer], target: LayeredTree) -> tuple[Layer, ...]
     *others, last = plans
     own = {name for name in target.names if target[name].layer == len(others)}
     whole_bytes, written_bytes = (sum(target[name].entry.size_bytes for name in some) for some in (own, last.written))
-    if not others or not written_bytes or written_bytes < _WHOLE_FROM * whole_bytes or not own.issuperset(last.written):
+    if (
+        not others
+        or written_bytes < max(_WHOLE_LEAST_BYTES, _WHOLE_FROM * whole_bytes)
+        or not own.issuperset(last.written)
+    ):
         return None
     first = Layer(tuple(sorted({*others[0].removed, *last.removed})), others[0].written)
     return first, *others[1:]

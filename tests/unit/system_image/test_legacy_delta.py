@@ -111,7 +111,7 @@ def test_applied_to_the_base_it_makes_the_target(pair: tuple[Layers, Layers]) ->
 @given(pairs())
 def test_the_last_tarball_may_be_taken_whole(pair: tuple[Layers, Layers]) -> None:
     old, new = ([tarball(members) for members in layers] for layers in pair)
-    with patch("coreimage.system_image.legacy_delta._WHOLE_FROM", 0.0):
+    with patch.multiple("coreimage.system_image.legacy_delta", _WHOLE_FROM=0.0, _WHOLE_LEAST_BYTES=1):
         try:
             made = same(old, new)
             event("whole" if made[-1:] == new[-1:] else "in part")
@@ -120,8 +120,8 @@ def test_the_last_tarball_may_be_taken_whole(pair: tuple[Layers, Layers]) -> Non
 
 
 def test_a_tarball_that_changed_nearly_whole_is_not_packed_again() -> None:
-    rootfs, kernel = tree(("system/a", FILE, b"kept")), ("system/modules/1/x.ko", FILE, bytes(1000))
-    old, new = tree(kernel), tree(("system/modules/2/x.ko", FILE, b"x" * 1000))
+    rootfs, kernel = tree(("system/a", FILE, b"kept")), ("system/modules/1/x.ko", FILE, bytes(1 << 20))
+    old, new = tree(kernel), tree(("system/modules/2/x.ko", FILE, b"x" * (1 << 20)))
     made = same([rootfs, old], [rootfs, new])
     assert made[-1] == new
     assert [removed(tar) for tar in made] == [["system/modules/1"], []]
