@@ -78,8 +78,8 @@ class Steps:
         """`elsewhere_s` is what it took for this run on another machine: here it is remembered by now."""
         title, task = planned.title, planned.task
         chosen = task.with_options(refresh_cache=True) if self._anew(task) else task.with_options()
+        chosen.task_run_name = title or task.name
         if title:
-            chosen.task_run_name = title
             chosen.fn = _announced(chosen.fn, title, self._progress)
         start_s = time.monotonic()
         state = cast("Any", chosen)(*planned.arguments, **planned.keywords, return_state=True)
