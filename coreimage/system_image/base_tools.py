@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -40,8 +42,8 @@ class BaseTools:
     machine cannot run it, nothing is ever packed with that."""
 
     def __init__(self, base: LayeredTree, folder: Path, *, run: Run) -> None:
-        self._folder, self._run = folder, run
-        folder.mkdir()
+        self._folder, self._made, self._run = folder, folder / "made", run
+        self._made.mkdir(parents=True)
         for name in base.names:
             if _LIBRARY.fullmatch(name):
                 self._unpack(base, name)
@@ -52,8 +54,11 @@ class BaseTools:
         self._loader = loaders[0] if loaders else None
 
     def require(self, argv: Sequence[str], source: Path, target: Path) -> None:
-        """As the applier of deltas wants it. Raises RepositoryError where the image cannot do it."""
-        if not self._filter(argv, source, target):
+        """As the applier of deltas wants it; what a packer has made before is not made again. Raises RepositoryError
+        where the image cannot do it."""
+        if (known := self._known(argv, source)).exists():
+            shutil.copyfile(known, target)
+        elif not self._filter(argv, source, target):
             raise RepositoryError(f"the base image cannot run `{' '.join(argv)}`")
 
     def unpack(self, tool: str, source: Path, target: Path) -> bool:
@@ -63,7 +68,16 @@ class BaseTools:
         """Whether it could be done, within the memory that a device has for it."""
         if packer.startswith("zstd") and source.stat().st_size > _ZSTD_LIMIT_BYTES:
             return False
-        return self._filter(PACKERS[packer], source, target)
+        if not self._filter(PACKERS[packer], source, target):
+            return False
+        shutil.copyfile(target, self._known(PACKERS[packer], source))
+        return True
+
+    def _known(self, argv: Sequence[str], source: Path) -> Path:
+        """Where what a packer made of that content is kept: it takes long, and makes the same of the same."""
+        with source.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._made / hashlib.sha256(f"{argv} {content}".encode()).hexdigest()
 
     def _filter(self, argv: Sequence[str], source: Path, target: Path) -> bool:
         if self._loader is None or not (self._folder / argv[0]).exists():

@@ -9,8 +9,10 @@ from typing import Self
 import hdiffpatch
 
 _MAGIC = b"HDIFF13&\0"
-DIFF_LIMIT_BYTES = 24 << 20
-"""Of larger contents only the place is looked at: what is sought for is sought near where it was."""
+_CHUNK_BYTES = 1 << 18
+DIFF_LIMIT_BYTES, DIFF_DRIFT_BYTES = 8 << 20, 2 << 20
+"""Comparing takes nine times the memory of what is compared. So of larger contents each part is sought near where it
+was: this far around it."""
 
 
 @dataclass
@@ -48,7 +50,10 @@ def diff(old: bytes, new: bytes, start: int = 0) -> Steps:
     at, old_at = 0, -start
     for old_start, new_start, size in _covers(old, new):
         _step(steps, new[at:new_start], old_start - old_at, size)
-        steps.differences += subtracted(new[new_start : new_start + size], old[old_start : old_start + size])
+        for place in range(0, size, _CHUNK_BYTES):
+            count = min(_CHUNK_BYTES, size - place)
+            one, other = new_start + place, old_start + place
+            steps.differences += subtracted(new[one : one + count], old[other : other + count])
         at, old_at = new_start + size, old_start + size
     if at < len(new):
         _step(steps, new[at:], 0, 0)

@@ -21,7 +21,7 @@ from coreimage.client.layers import LayeredTree
 from coreimage.client.tree import Entry, as_text, tree_sha256
 from coreimage.process import Run
 from coreimage.system_image.base_tools import Tools
-from coreimage.system_image.byte_diff import DIFF_LIMIT_BYTES, Steps, diff, packed_bytes
+from coreimage.system_image.byte_diff import DIFF_DRIFT_BYTES, DIFF_LIMIT_BYTES, Steps, diff, packed_bytes
 from coreimage.system_image.cpio import MAGICS as CPIO_MAGICS
 from coreimage.system_image.cpio import parts
 from coreimage.system_image.packed import Packed, packed_part, packers_of
@@ -214,15 +214,14 @@ class _Maker:
             return False
         was = packed_part(old.content) if old else None
         old_plain = self._inside(old.content, was) if old and was else None
-        inside, old_inside = _Content(), None
+        self._add(content, old.part(0, was.start) if old and was else None, new[: packed.start], made_before)
+        inside, old_inside = _Content(steps=content.steps), None
         if old and was and old_plain is not None:
             number = old.source[1]
             self._unpack[str(number)] = [was.start, was.end - was.start, was.kind]
             old_inside = _Old(old_plain, ["u", number, 0, len(old_plain)])
         self._add(inside, old_inside, plain, made_before)
-        self._add(content, old.part(0, was.start) if old and was else None, new[: packed.start], made_before)
         content.pieces.append(["z", packer, inside.pieces])
-        content.steps.add(inside.steps)
         rest = old.part(was.end, len(old.content)) if old and was else None
         self._add(content, rest, new[packed.end :], made_before)
         return True
@@ -284,7 +283,7 @@ def _patch(content: _Content, old: _Old | None, new: bytes) -> None:
     """Where that is smaller than the bytes themselves. Large contents are looked at in windows."""
     for at in range(0, len(new), DIFF_LIMIT_BYTES):
         window = new[at : at + DIFF_LIMIT_BYTES]
-        near = old and (old.part(at, at + DIFF_LIMIT_BYTES) if len(old.content) > DIFF_LIMIT_BYTES else old)
+        near = old and old.part(max(0, at - DIFF_DRIFT_BYTES), at + DIFF_LIMIT_BYTES + DIFF_DRIFT_BYTES)
         steps = diff(near.content, window, near.start) if near else None
         if near is None or steps is None or steps.cost_bytes() >= packed_bytes(window):
             content.literal(window)
