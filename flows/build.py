@@ -112,6 +112,7 @@ class Build:
         self.changes: dict[str, tuple[str, ...]] = {}
         self.locks: list[ChosenLock] = []
         self.probed: dict[tuple[ArchiveSpec, ...], tuple[ArchiveRelease, ...]] = {}
+        self.offered: set[ArtifactRef] = set()
 
     def expected_steps(self) -> int:
         """Pages; per architecture plan, rootfs and mark; per device plan, part, version, image, boot and release."""
@@ -349,9 +350,12 @@ class Build:
         return step(title, images.assemble_image, *arguments, site=self.site)
 
     def offer(self, gadget: ArtifactRef) -> None:
-        """Whoever flashes the image elsewhere takes the gadget by its name, and the same tools."""
-        self.steps.take("", images.publish_gadget, gadget, self.tools, site=self.site)
-        self.steps.take("", chroots.offer_tools, self.tools, site=self.site)
+        """Whoever flashes the image elsewhere takes the gadget by its name, and the same tools: once a run."""
+        if gadget not in self.offered:
+            self.steps.take("", images.publish_gadget, gadget, self.tools, site=self.site)
+        if not self.offered:
+            self.steps.take("", chroots.offer_tools, self.tools, site=self.site)
+        self.offered.add(gadget)
 
     def boots(self, image: DiskImage) -> tuple[BootReport, ...]:
         if not self.firmwares(image):

@@ -144,8 +144,14 @@ class ArtifactPolicy(CachePolicy):
     def inputs(self, task_name: str, arguments: Mapping[str, Any]) -> Inputs:
         """What a run of the task with these arguments would depend on; the arguments' names are the parameters'."""
         kept = {name: value for name, value in arguments.items() if name not in self.excluded}
-        code = {**code_digests(self.source, self.code), "recipe": self.recipe, _PYTHON: ""}
+        code = {**_code(self.source, self.code), "recipe": self.recipe, _PYTHON: ""}
         return inputs_of(task_name, arguments[SITE].channel, code, kept)
+
+
+@functools.cache
+def _code(source: Path, packages: tuple[str, ...]) -> Mapping[str, str]:
+    """Looked at once: a process does what it loaded, whatever becomes of the files. A run asks for it at every step."""
+    return code_digests(source, packages)
 
 
 def expire_unless_whole(results: ResultStore, key: str, store: Store) -> str:

@@ -50,7 +50,7 @@ def pointer_path(name: str) -> str:
 def publish_gadget(package: Path, *, store: Store, signer: Signer, run: Run) -> PublishedGadget:
     """Makes `package`, a folder or a snap, what its name means. Doing it again changes nothing.
 
-    Raises ConfigError when the gadget is not valid, ConflictError when somebody else publishes the same name now.
+    Raises ConfigError when the gadget is not valid.
     """
     with workspace("gadget") as work:
         folder = open_gadget(package, work, run=run)

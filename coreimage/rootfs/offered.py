@@ -55,10 +55,7 @@ def pointer_path(architecture: Architecture) -> str:
 
 
 def offer_tools(tools: ToolsTree, architecture: Architecture, *, store: Store, signer: Signer) -> None:
-    """Makes the tree the one that `flash` takes on machines of that architecture. Doing it again changes nothing.
-
-    Raises ConflictError when somebody else offers another one now.
-    """
+    """Makes the tree the one that `flash` takes on machines of that architecture. Doing it again changes nothing."""
     offered = OfferedTools(
         architecture=architecture,
         sha256=tools.tree.sha256,

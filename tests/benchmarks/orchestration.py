@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from coreimage.model import Architecture
 from tests.benchmarks.measure import memory_bytes
 from tests.benchmarks.page import Row, ratios, table
 from tests.benchmarks.place import ROOT, Place
@@ -30,7 +31,7 @@ from tests.harness.workshop import family, wait_until
 
 RUNS = 10_000
 STEPS = 50
-DEVICES = {f"board{number}_amd64": "amd64" for number in range(4)}
+DEVICES: Mapping[str, Architecture] = {f"board{number}_amd64": "amd64" for number in range(4)}
 CHANNEL = "tiny/1/edge"
 BUILD = "build-channel/tiny:1:edge"
 _WITHIN_S = 3600.0

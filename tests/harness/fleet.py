@@ -1,7 +1,7 @@
 """A real installation of several machines: PostgreSQL, Redis, Prefect's server and S3 on one, workers on others.
 
 A machine is a network namespace with an address of its own, and a file system of its own where the others have theirs:
-nothing is shared but the network. Needs root. The server's settings are those of infra/systemd/server.env.example.
+nothing is shared but the network. Needs root. Settings are those of infra/systemd/*.env.example.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.harness.api import Api
 from tests.harness.s3 import S3Server, seaweedfs
 from tests.harness.workshop import wait_until
 
-_SETTINGS = Path(__file__).parents[2] / "infra/systemd/server.env.example"
+_EXAMPLES = Path(__file__).parents[2] / "infra/systemd"
 _READY_WITHIN_S = 300.0
 _MACHINE = """
 set -eu
@@ -85,14 +85,13 @@ class Fleet(Api):
     def environment(self) -> dict[str, str]:
         """What everybody who talks to server and store has set."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "AWS_", "COREI"))}
-        return {
-            **kept,
-            **self.s3.environment(),
+        own = {
             "PREFECT_API_URL": self.url,
             "PREFECT_API_AUTH_STRING": self.password,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "COREIMAGE_STORE": f"s3://{self.s3.bucket}",
         }
+        shipped = {**_shipped("worker", own), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        return {**kept, **shipped, **self.s3.environment()}
 
     def add(self, queue: str, keys: Path | None = None, limit: int = 2) -> Machine:
         """A machine with a worker of `queue`; it alone gets the keys that are named."""
@@ -176,17 +175,21 @@ def redis(folder: Path) -> Iterator[str]:
 
 
 def _settings(database_url: str, redis_url: str, password: str) -> dict[str, str]:
-    """Those that are shipped, with the values of this place."""
-    lines = [line for line in _SETTINGS.read_text().splitlines() if line and not line.startswith("#")]
     own = {
         "PREFECT_SERVER_API_AUTH_STRING": password,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url,
         "PREFECT_REDIS_MESSAGING_URL": f"{redis_url}/0",
         "PREFECT_SERVER_DOCKET_URL": f"{redis_url}/1",
     }
-    shipped = dict(line.split("=", 1) for line in lines)
+    return {**_shipped("server", own), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+def _shipped(name: str, own: Mapping[str, str]) -> dict[str, str]:
+    """The settings of an example, with this place's `own` values for some of them."""
+    lines = (_EXAMPLES / f"{name}.env.example").read_text().splitlines()
+    shipped = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert set(own) <= set(shipped)
-    return {**shipped, **own, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    return {**shipped, **own}
 
 
 @contextmanager

@@ -1,17 +1,19 @@
 """A whole product that is tiny: its chain, from archive to released image, is real and takes seconds.
 
 The archive of `tiny` and beside it a "kernel" and what makes an "initrd", which nothing can boot: its channels have no
-gate. A bootable one has Debian's kernel and an initrd that shows a login prompt.
+gate. A bootable one has Debian's kernel and an initrd that shows a login prompt. Devices of arm64 have U-Boot.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
+from coreimage.model import Architecture
+from coreimage.rootfs import machine_architecture
 from coreimage.signing import Role, create_keys
 from tests.boot.synthetic import initrd, kernel_and_busybox
 from tests.harness.archive import LocalArchive, TestKey
@@ -26,6 +28,11 @@ _NO_KERNEL: dict[str, Path | str] = {
     f"usr/lib/modules/{RELEASE}/kernel/tiny.ko": "a module\n",
     _INITRD: "initrd of the modules\n",
 }
+_GADGETS: Mapping[Architecture, tuple[str, str]] = {
+    "amd64": ("gadget", "generic_amd64"),
+    "arm64": ("gadget_arm64", "uboot_arm64"),
+}
+"""By architecture: the gadget's folder here, and where it is from."""
 _TOOLS = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev")
 
 
@@ -37,15 +44,19 @@ class Product:
         folder: Path,
         *,
         channels: tuple[str, ...] = ("tiny/1/edge",),
-        devices: dict[str, str] | None = None,
+        devices: Mapping[str, Architecture] | None = None,
         settings: dict[str, object] | None = None,
         bootable: bool = False,
     ) -> None:
         self.folder, self.project_file = folder, folder / "project.yaml"
         self.kernel_files = _bootable(folder) if bootable else _NO_KERNEL
-        self.archive = self._archive(folder)
+        devices = devices or {"board_amd64": "amd64"}
+        architectures = sorted(set(devices.values()))
+        self.archive = self._archive(folder, architectures)
         self._versions = 1
-        shutil.copytree(ROOT_DIR / "deployments/gadgets/generic_amd64", folder / "gadget")
+        for architecture in architectures:
+            name, own = _GADGETS[architecture]
+            shutil.copytree(ROOT_DIR / "deployments/gadgets" / own, folder / name)
         (folder / "archive.asc").write_bytes(self.archive.key.public.read_bytes())
         self.config = {
             "project": "tiny",
@@ -57,12 +68,10 @@ class Product:
                 }
             },
             "devices": {
-                name: {"architecture": architecture, "gadget": "gadget", "packages": [KERNEL]}
-                for name, architecture in (devices or {"board_amd64": "amd64"}).items()
+                name: {"architecture": architecture, "gadget": _GADGETS[architecture][0], "packages": [KERNEL]}
+                for name, architecture in devices.items()
             },
-            "channels": {
-                name: {"series": "1", "devices": list(devices or ["board_amd64"]), "boot_test": []} for name in channels
-            },
+            "channels": {name: {"series": "1", "devices": list(devices), "boot_test": []} for name in channels},
             **(settings or {}),
         }
         self.write()
@@ -78,9 +87,10 @@ class Product:
         self.archive.publish()
         return next(self.archive.folder.glob(f"pool/**/{package}_{self._versions}.0_*.deb"))
 
-    def _archive(self, folder: Path) -> LocalArchive:
+    def _archive(self, folder: Path, architectures: Sequence[Architecture]) -> LocalArchive:
         key = TestKey.make(folder / "archive-key", "tiny")
-        archive = tiny_archive(folder / "archive", key)
+        others = [name for name in architectures if name != machine_architecture()]
+        archive = tiny_archive(folder / "archive", key, others=others)
         archive.add("tiny", KERNEL, files=self.kernel_files)
         for name in _TOOLS:
             files = {"usr/sbin/update-initramfs": _UPDATE_INITRAMFS} if name == "initramfs-tools" else {}

@@ -1,22 +1,26 @@
 """A distribution so small that a chroot of it takes a second: this machine's own dpkg, tar and shell, packed as .debs.
 
-It is real all the same: apt resolves it, mmdebstrap installs it with its own dpkg, hooks run in it.
+It is real all the same: apt resolves it, mmdebstrap installs it with its own dpkg, hooks run in it. Where it is wanted
+for another architecture too, Debian's programs for that take the place of this machine's.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from coreimage.config import load_project
-from coreimage.model import RootfsBuild
+from coreimage.model import Architecture, RootfsBuild
 from coreimage.process import Run, run
-from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
+from coreimage.rootfs import build_rootfs, machine_architecture, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import open_store
 from tests.harness.archive import LocalArchive, TestKey, fetch
+from tests.harness.two import add_debian_base
 
 ROOT_DIR = Path(__file__).parents[2]
 SUITE = "tiny"
+_BASE = "tiny-base"
 _PROGRAMS = (
     *("sh", "dpkg", "dpkg-deb", "dpkg-split", "dpkg-query", "dpkg-divert", "dpkg-trigger", "dpkg-statoverride"),
     *("tar", "env", "cat", "ls", "rm", "mkdir", "chmod", "sleep", "id", "sort", "kill", "ps", "touch", "mknod"),
@@ -40,19 +44,34 @@ _FOLDERS = (
 
 
 def tiny_archive(
-    folder: Path, key: TestKey, *, suite: str = SUITE, origin: str = "Tiny", codename: str = ""
+    folder: Path,
+    key: TestKey,
+    *,
+    suite: str = SUITE,
+    origin: str = "Tiny",
+    codename: str = "",
+    others: Sequence[Architecture] = (),
 ) -> LocalArchive:
-    """An archive with one suite; more may be added before the next `publish`."""
-    archive = LocalArchive(folder, key, origin=origin, label=origin, codename=codename)
+    """An archive with one suite, for this machine's architecture and `others`; more may be added before the next
+    `publish`."""
+    own = machine_architecture()
+    archive = LocalArchive(folder, key, origin=origin, label=origin, codename=codename, architectures=(own, *others))
+    _add_base(archive, suite, own)
+    for architecture in others:
+        add_debian_base(archive, suite, _BASE, architecture, folder / "debian" / architecture)
+    archive.add(suite, "editor", "1.0")
+    return archive.publish()
+
+
+def _add_base(archive: LocalArchive, suite: str, architecture: Architecture) -> None:
     files: dict[str, Path | str] = {"etc/passwd": _PASSWD, "etc/group": _GROUP}
     for name in _PROGRAMS:
         program = _found(name)
         files[f"usr/bin/{name}"] = program
         files |= _libraries(program)
     files["usr/bin/systemctl"] = '#!/bin/sh\necho "$@" >> /etc/systemctl-calls\n'
-    archive.add(suite, "tiny-base", fields="Essential: yes\n", files=files, links=_LINKS, folders=_FOLDERS)
-    archive.add(suite, "editor", "1.0")
-    return archive.publish()
+    essential = "Essential: yes\n"
+    archive.add(suite, _BASE, architecture=architecture, fields=essential, files=files, links=_LINKS, folders=_FOLDERS)
 
 
 def _found(name: str) -> Path:

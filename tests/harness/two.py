@@ -89,17 +89,7 @@ def _add_system(archive: LocalArchive, architecture: str, work: Path) -> None:
     base, kernel = debian.unpacked("base", *_BASE), debian.unpacked("kernel", debian.kernel())
     ramdisk = work / "initrd"
     ramdisk.write_bytes(initrd((base / "usr/bin/busybox").read_bytes(), CONSOLES[architecture]))
-    applets = {f"usr/bin/{name}": "busybox" for name in _APPLETS}
-    archive.add(
-        SUITE,
-        "two-base",
-        architecture=architecture,
-        fields="Essential: yes\n",
-        trees=[base],
-        files=_FILES,
-        links=_LINKS | applets,
-        folders=_FOLDERS,
-    )
+    _add_base(archive, SUITE, "two-base", architecture, base)
     archive.add(
         SUITE,
         "two-kernel",
@@ -113,6 +103,24 @@ def _add_system(archive: LocalArchive, architecture: str, work: Path) -> None:
     )
     if architecture == "arm64":
         archive.add(SUITE, "two-grub", architecture=architecture, trees=[debian.unpacked("grub", *_GRUB)])
+
+
+def add_debian_base(archive: LocalArchive, suite: str, name: str, architecture: Architecture, work: Path) -> None:
+    """The essential package `name` with what a chroot of Debian's own programs needs."""
+    _add_base(archive, suite, name, architecture, _Debian(architecture, work).unpacked("base", *_BASE))
+
+
+def _add_base(archive: LocalArchive, suite: str, name: str, architecture: str, tree: Path) -> None:
+    archive.add(
+        suite,
+        name,
+        architecture=architecture,
+        fields="Essential: yes\n",
+        trees=[tree],
+        files=_FILES,
+        links=_LINKS | {f"usr/bin/{applet}": "busybox" for applet in _APPLETS},
+        folders=_FOLDERS,
+    )
 
 
 def debian_packages(architecture: Architecture, work: Path) -> dict[str, Path]:

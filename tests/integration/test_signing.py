@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from coreimage.errors import HostError, VerificationError
 from coreimage.process import run
-from coreimage.signing import GnupgSigner, Role, create_keys, open_inline, verify_detached
+from coreimage.signing import GnupgSigner, Role, create_keys, name_object, open_inline, verify_detached
+from coreimage.storage import Store
 
 SMALL = dict.fromkeys(Role, 2048)
 
@@ -171,3 +174,14 @@ def test_expired_key_is_refused(tmp_path: Path) -> None:
 def test_missing_key_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="keys init"):
         GnupgSigner(tmp_path).detached(Role.CDIMAGE, b"x")
+
+
+def test_of_several_who_name_an_object_at_the_same_time_none_fails(signer: GnupgSigner, store: Store) -> None:
+    key, documents = "oem/gadget.json.gpg", [b"one", b"another"] * 4
+    with ThreadPoolExecutor(len(documents)) as pool:
+        written = list(pool.map(partial(name_object, key, store=store, signer=signer), documents))
+    assert any(written)
+    with store.open(key) as file:
+        said = open_inline(file.read(), [signer.public_key(Role.IMAGE_SIGNING)])[1]
+    assert said in documents
+    assert not name_object(key, said, store=store, signer=signer), "what it says already stays"

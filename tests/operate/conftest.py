@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from coreimage.cli.prefect_server import free_port
+from coreimage.model import Architecture
 from tests.harness.installed import Installed
 from tests.harness.product import Product, small_keys
 from tests.harness.tools import SharedTools
@@ -42,7 +43,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory, tools: SharedTools) -> I
         del os.environ[name]
     folder: Path = tmp_path_factory.mktemp("installation")
     small_keys(folder / "var/keys")
-    devices = {"board_amd64": "amd64", "box_amd64": "amd64"}
+    devices: dict[str, Architecture] = {"board_amd64": "amd64", "box_amd64": "amd64"}
     settings = {
         **yaml.safe_load(tools.yaml),
         "web": "https://images.example.com",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import urllib.error
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from coreimage.model import Architecture
 from coreimage.storage import Store, open_store
 from tests.harness.fleet import Fleet, Machine, fleet
 from tests.harness.product import Product, small_keys
@@ -20,19 +23,31 @@ from tests.harness.workshop import running_as_root, wait_until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(5400),
+    pytest.mark.timeout(7200),
     pytest.mark.skipif(not running_as_root(), reason="networks of their own are root's to make"),
 ]
 CHANNELS = ("tiny/1/edge", "tiny/1/beta", "tiny/1/stable")
-DEVICES = {f"board{number}_amd64": "amd64" for number in range(2)}
+FEW: Mapping[str, Architecture] = {f"board{number}_amd64": "amd64" for number in range(2)}
+ARCHITECTURES: tuple[Architecture, ...] = ("amd64", "arm64")
+FORTY = {f"board{number}_{architecture}": architecture for architecture in ARCHITECTURES for number in range(20)}
 _WITHIN_S = 3600.0
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, tools: SharedTools) -> Iterator[tuple[Fleet, Path]]:
+@dataclass(frozen=True)
+class Place:
+    fleet: Fleet
+    product: Product
+    keys: Path
+    devices: Mapping[str, Architecture]
+
+
+@pytest.fixture(scope="module", params=[FEW, FORTY], ids=["few", "forty"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tools: SharedTools
+) -> Iterator[Place]:
     """The servers, with a project whose archives are reached over the network, and its keys."""
     folder = tmp_path_factory.mktemp("fleet")
-    product = Product(folder / "product", channels=CHANNELS, devices=DEVICES, settings={"spread": True})
+    product = Product(folder / "product", channels=CHANNELS, devices=request.param, settings={"spread": True})
     keys = small_keys(tmp_path_factory.mktemp("keys") / "keys")
     with (
         fleet(folder) as made,
@@ -48,20 +63,20 @@ def site(tmp_path_factory: pytest.TempPathFactory, tools: SharedTools) -> Iterat
             for name, value in made.s3.environment().items():
                 environment.setenv(name, value)
             made.coreimage("--project", str(product.project_file), "deploy")
-            yield made, keys
+            yield Place(made, product, keys, request.param)
 
 
-def test_the_api_asks_who_it_is(site: tuple[Fleet, Path]) -> None:
-    made, _ = site
+def test_the_api_asks_who_it_is(place: Place) -> None:
+    made = place.fleet
     stranger = Fleet(made.folder, made.address, made.s3, made.url, "", made.database_url, made.stack)
     with pytest.raises(urllib.error.HTTPError, match="401"):
         stranger.api("/flow_runs/count", {})
     assert made.api("/deployments/count", {}) > len(CHANNELS)
 
 
-def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(site: tuple[Fleet, Path]) -> None:
-    made, keys = site
-    made.add("signing", keys, limit=3)
+def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(place: Place) -> None:
+    made = place.fleet
+    made.add("signing", place.keys, limit=3)
     builders = [made.add("build") for _ in range(2)]
     runs = [made.start(f"build-channel/{channel.replace('/', ':')}") for channel in CHANNELS]
     wait_until(lambda: bool(working_on(made, builders[0])), _WITHIN_S, "a step on the first machine")
@@ -71,25 +86,90 @@ def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(si
 
     finished = [made.completed(run, _WITHIN_S) for run in runs]
 
-    steps = made.api("/flow_runs/filter", {"flows": {"name": {"any_": ["take-step"]}}, "limit": 200})
+    steps = steps_elsewhere(made)
     states = {run["id"]: run["state"]["name"] for run in steps}
     assert [states[run] for run in lost].count("Crashed") == len(lost), (
         "what the machine did was noticed and given away"
     )
     assert taken_by(steps, builders[1]), "both machines had work"
     assert taken_by(steps, builders[2]), "who joins gets work"
-    done = Counter(run["name"] for run in steps if run["state"]["name"] == "Completed")
-    assert [name for name, count in done.items() if count > 1] == [], "nothing is done twice"
-    reports = [found["data"] for run in finished for found in made.artifacts(run["id"]) if found["key"][:6] == "build-"]
-    anew = [report.partition("done anew: ")[2].partition("\n")[0] for report in reports]
+    assert done_twice(made, steps) == [], "what several channels want is made once"
+    reports = [report(made, run["id"]) for run in finished]
+    anew = [said.partition("done anew: ")[2].partition("\n")[0] for said in reports]
     assert any("build-rootfs" in said for said in anew), "what was done elsewhere was done"
-    store = open_store(f"s3://{made.s3.bucket}")
+    assert_released_once(place, finished)
+
+
+@pytest.mark.parametrize("place", [FEW], ids=["few"], indirect=True, scope="module")
+def test_what_failed_on_one_machine_goes_on_on_another(place: Place, tmp_path: Path) -> None:
+    """One that lacks a key, and is gone by the time of the retry."""
+    made = place.fleet
+    signing = next(iter(made.machines.values()))
+    signing.lose()
+    shutil.copytree(place.keys, tmp_path / "keys", ignore=shutil.ignore_patterns("cdimage", "S.*"))
+    lacking = made.add("signing", tmp_path / "keys")
+    place.product.move_on()
+    run = made.start(f"build-channel/{CHANNELS[0].replace('/', ':')}")
+    failed = made.finished(run, _WITHIN_S)["state"]
+    assert "cdimage key is not on this machine" in failed["message"]
+    first = made.tasks_to(run, "publish-build")
+    lacking.lose()
+    made.add("signing", place.keys)
+
+    made.retry(run)
+    made.completed(run, _WITHIN_S)
+
+    again = made.tasks_to(run, "write-pages", after=len(first))
+    anew = [name for name, state in again if state == "Completed" and name not in LIVE]
+    assert anew[0] == "publish-build", "what the first machine had done is remembered"
+
+
+LIVE = {"probe-archives", "publish-keyrings", "publish-gadget", "offer-tools"}
+"""Steps that are never remembered."""
+
+
+def assert_released_once(place: Place, finished: list[dict[str, Any]]) -> None:
+    """One build or one for each channel, and the first version of every device: right, as clients see it."""
+    store = open_store(f"s3://{place.fleet.s3.bucket}")
     build_ids = {run["name"].split()[-1] for run in finished}
-    assert published(store) == {next(iter(build_ids))} or published(store) == build_ids
+    assert published(store) == build_ids
     for channel in CHANNELS:
-        for device in DEVICES:
+        for device in place.devices:
             assert versions(store, channel, device) == {"1"}
-    made.coreimage("--store", f"s3://{made.s3.bucket}", "verify")
+    place.fleet.coreimage("--store", store.url, "verify")
+
+
+def report(made: Fleet, run: str) -> str:
+    """What the run says that it built."""
+    (found,) = [each for each in made.artifacts(run) if (each["key"] or "").startswith("build-")]
+    return str(found["data"])
+
+
+def steps_elsewhere(made: Fleet) -> list[dict[str, Any]]:
+    """All runs of steps, and how each ended."""
+    return found_by(made, "/flow_runs/filter", OF_STEPS)
+
+
+OF_STEPS = {"flows": {"name": {"any_": ["take-step"]}}}
+
+
+def done_twice(made: Fleet, steps: list[dict[str, Any]]) -> list[str]:
+    """Names of steps of one key that more than one run really did, rather than found done."""
+    named = {run["id"]: run["name"] for run in steps}
+    keys = {run["id"]: run["tags"][0] for run in steps}
+    done = Counter[str]()
+    for task in found_by(made, "/task_runs/filter", OF_STEPS):
+        if task["state"]["name"] == "Completed":
+            done[keys[task["flow_run_id"]]] += 1
+    return [named[run] for run, key in keys.items() if done[key] > 1]
+
+
+def found_by(made: Fleet, path: str, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """All pages of an answer."""
+    found: list[dict[str, Any]] = []
+    while page := made.api(path, {**document, "limit": 200, "offset": len(found), "sort": "ID_DESC"}):
+        found += page
+    return found
 
 
 def working_on(made: Fleet, machine: Machine) -> list[str]:
