@@ -19,15 +19,13 @@ import structlog
 from prefect import Task, flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 from prefect.results import ResultStore
@@ -57,7 +55,7 @@ _POLL_S = 1.0
 _PENDING_S = 180.0
 """A run that was handed to a worker, and does not begin for so long, was lost with it."""
 _ATTEMPTS = 3
-_GOING_ON = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
+_GOING_ON = frozenset({StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING})
 
 
 @flow(name="take-step", flow_run_name="{step} {subject}", persist_result=False)
@@ -135,7 +133,7 @@ class _Errand:
     attempts: int = 0
     run: UUID | None = None
     own: bool = True
-    """Whether the run was begun for this build."""
+    """Whether the run was begun for this build; one that two builds began at the same moment is of both."""
     pending_since_s: float | None = field(default=None)
     begun_s: float = field(default_factory=time.monotonic)
     took_s: float = 0.0
@@ -164,26 +162,24 @@ class _Errand:
         """Has it begun, unless another build has: then that run is as good as our own."""
         self.attempts += 1
         self.pending_since_s = None
-        going_on = None if self.refresh else self._going_on(deployment, client)
-        self.own = going_on is None
-        if going_on:
-            log.info("another build has had this begun; waiting for it", step=self.planned.title, run=str(going_on))
-        self.run = going_on or self._begun(deployment)
+        place = client.read_deployment_by_name(deployment).id
+        newest = None if self.refresh else self._newest(place, client)
+        self.own = newest is None or newest.state_type not in _GOING_ON
+        if newest and not self.own:
+            log.info("another build has had this begun; waiting for it", step=self.planned.title, run=str(newest.id))
+        self.run = newest.id if newest and not self.own else self._begun(place, newest)
 
-    def _going_on(self, deployment: str, client: SyncPrefectClient) -> UUID | None:
-        """Two builds that look at the same moment both begin it; then the step's lease lets one of them wait."""
+    def _newest(self, deployment: UUID, client: SyncPrefectClient) -> FlowRun | None:
+        """The last that anybody had begun, over or not."""
         wanted = FlowRunFilter(
             tags=FlowRunFilterTags(all_=[self.inputs.key]),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_GOING_ON)),
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
         )
-        of = DeploymentFilter(name=DeploymentFilterName(any_=[deployment.rpartition("/")[2]]))
-        found = client.read_flow_runs(flow_run_filter=wanted, deployment_filter=of, limit=1)
-        return found[0].id if found else None
+        found = client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)
+        return found[0] if found else None
 
-    def _begun(self, deployment: str) -> UUID:
-        context = FlowRunContext.get()
-        asking = context.flow_run if context else None
-        asked = f"{asking.id}-{asking.run_count}" if asking else ""
+    def _begun(self, deployment: UUID, before: FlowRun | None) -> UUID:
+        """Builds that look at the same moment see the same run `before`: the server then gives all of them one run."""
         parameters = {
             "step": self.planned.task.name,
             "subject": self.inputs.subject,
@@ -192,14 +188,21 @@ class _Errand:
             "refresh": self.refresh,
             "offline": self.site.offline,
         }
+        asked = self._asking() if self.refresh else f"after {before.id if before else 'none'}"
         run = run_deployment(
             deployment,
             parameters=parameters,
             timeout=0,
             tags=[self.inputs.key],
-            idempotency_key=f"{asked}-{self.inputs.key}-{self.attempts}",
+            idempotency_key=f"{deployment} {self.inputs.key} {asked}",
         )
         return cast("FlowRun", run).id
+
+    def _asking(self) -> str:
+        """This attempt of this run alone: whoever wants a step anew shares it with nobody."""
+        context = FlowRunContext.get()
+        asking = context.flow_run if context else None
+        return f"{asking.id} {asking.run_count} {self.attempts}" if asking else str(self.attempts)
 
     def lost(self, found: FlowRun) -> bool:
         """Whether it was handed to a worker that is no more."""

@@ -52,7 +52,7 @@ from coreimage.publication.layout import (
     tree_of,
 )
 from coreimage.publication.pointers import read_bytes, read_document, swap_document
-from coreimage.signing import Role, Signer
+from coreimage.signing import Role, Signer, verify_detached
 from coreimage.storage import Store, read_blob
 
 log = structlog.get_logger("coreimage.publication")
@@ -241,23 +241,29 @@ def _digest(file: BinaryIO) -> tuple[str, int]:
 def _commit(tree: BuildTree, build_id: BuildId, checksums: bytes, *, store: Store, signer: Signer) -> None:
     """Signature first, SHA256SUMS last: from then on the build exists.
 
-    A signature without SHA256SUMS was left by a kill, perhaps made with a key that is no longer ours: it is replaced.
+    A right signature that is there stays: another publisher of the same build may have recorded it. Any other was left
+    by a kill, perhaps made with a key that is no longer ours.
     """
-    left = store.head(tree.key(build_id, SIGNATURE))
-    with suppress(ConflictError):
-        store.put_bytes(
-            tree.key(build_id, SIGNATURE),
-            signer.detached(Role.CDIMAGE, checksums),
-            media_type=OPENPGP_SIGNATURE,
-            if_absent=left is None,
-            if_match=left.etag if left else None,
-        )
+    place = tree.key(build_id, SIGNATURE)
+    left = store.head(place)
+    if left is None or not _signs(read_bytes(store, place), checksums, signer):
+        signature, expected = signer.detached(Role.CDIMAGE, checksums), {"if_match": left.etag} if left else {}
+        with suppress(ConflictError):
+            store.put_bytes(place, signature, media_type=OPENPGP_SIGNATURE, if_absent=left is None, **expected)
     key = tree.key(build_id, CHECKSUMS)
     try:
         store.put_bytes(key, checksums, media_type=TEXT, if_absent=True)
     except ConflictError:
         if read_bytes(store, key) != checksums:
             raise _foreign(key, "lists other files than this build has") from None
+
+
+def _signs(signature: bytes | None, checksums: bytes, signer: Signer) -> bool:
+    try:
+        made_by = verify_detached(checksums, signature or b"", [signer.public_key(Role.CDIMAGE)])
+    except VerificationError:
+        return False
+    return made_by == signer.fingerprint(Role.CDIMAGE)
 
 
 def _foreign(key: str, problem: str) -> VerificationError:

@@ -152,17 +152,9 @@ def test_what_two_channels_want_at_the_same_time_is_one_run(
     worker.free.clear()
     results: dict[str, BuildResult] = {}
 
-    def started(channel: str) -> threading.Thread:
-        def built() -> None:
-            results[channel] = build(channel)
-
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(built,))
-        thread.start()
-        return thread
-
-    first = started(CHANNEL)
+    first = started(build, CHANNEL, results)
     wait_until(lambda: len(worker.waiting()) == len(CHROOTS), _WITHIN_S, "the steps of one channel")
-    second = started(BETA)
+    second = started(build, BETA, results)
     wait_until(lambda: caplog.text.count("waiting for it") == len(CHROOTS), _WITHIN_S, "the other channel")
     worker.free.set()
     first.join()
@@ -171,3 +163,40 @@ def test_what_two_channels_want_at_the_same_time_is_one_run(
     assert [step for step in worker.taken if step in CHROOTS] == CHROOTS
     for result in results.values():
         assert of_elsewhere(result) == dict.fromkeys(ELSEWHERE, False)
+
+
+def test_what_two_channels_begin_at_the_same_moment_is_one_run(
+    worker: Worker, build: Callable[..., BuildResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither has begun anything when both have looked."""
+    worker.free.clear()
+    looked, both, look = list[object](), threading.Barrier(2), elsewhere._Errand._newest
+
+    def look_together(*arguments: Any) -> FlowRun | None:
+        found = look(*arguments)
+        if not worker.free.is_set():
+            both.wait(_WITHIN_S)
+            looked.append(found)
+        return found
+
+    monkeypatch.setattr(elsewhere._Errand, "_newest", look_together)
+    results: dict[str, BuildResult] = {}
+    threads = [started(build, channel, results) for channel in (CHANNEL, BETA)]
+    wait_until(lambda: len(looked) == 2 * len(CHROOTS), _WITHIN_S, "the looks of both")
+    wait_until(lambda: len(worker.waiting()) == len(CHROOTS), _WITHIN_S, "their steps")
+    worker.free.set()
+    for thread in threads:
+        thread.join()
+
+    assert looked == [None] * len(looked)
+    assert [step for step in worker.taken if step in CHROOTS] == CHROOTS
+    assert len(results) == 2
+
+
+def started(build: Callable[..., BuildResult], channel: str, results: dict[str, BuildResult]) -> threading.Thread:
+    def built() -> None:
+        results[channel] = build(channel)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(built,))
+    thread.start()
+    return thread

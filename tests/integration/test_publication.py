@@ -121,6 +121,19 @@ def test_a_signature_left_by_a_kill_is_replaced_when_the_key_was(tmp_path: Path,
     assert check_as_a_poller(store, signer) == ["20261123"]
 
 
+def test_a_right_signature_stays_since_another_publisher_may_have_recorded_it(
+    tmp_path: Path, signer: GnupgSigner
+) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    built = content(store)
+    published = publish_build(built, store=store, signer=signer, now=NOON)
+    file = tmp_path / "store" / published.signature.uri
+    before = file.stat().st_ino
+    store.delete([published.checksums.uri])
+    assert publish_build(built, store=store, signer=signer, now=NOON) == published
+    assert file.stat().st_ino == before, "it was not even written again"
+
+
 def publish_and_mark(built: BuildContent, store: Store, signer: GnupgSigner, *, days_later: int = 0) -> str:
     now = NOON + timedelta(days=days_later)
     published = publish_build(built, store=store, signer=signer, now=now)
