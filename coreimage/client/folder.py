@@ -29,8 +29,7 @@ class FolderTree:
 
     def __init__(self, folder: Path) -> None:
         self._root = os.fsencode(folder)
-        firsts: dict[tuple[int, int], bytes] = {}
-        self._entries = [_entry(name, path, firsts) for name, path in sorted(_walk(self._root, b""))]
+        self._entries = list(read_folder(folder))
         self._files = {entry.name for entry in self._entries if entry.kind == "file"}
 
     def entries(self) -> list[Entry]:
@@ -40,6 +39,13 @@ class FolderTree:
         if name not in self._files:
             raise KeyError(name)
         return Path(os.fsdecode(os.path.join(self._root, name))).open("rb")  # noqa: PTH118
+
+
+def read_folder(folder: Path) -> Iterator[Entry]:
+    """The entries of a FolderTree, one at a time."""
+    root, firsts = os.fsencode(folder), dict[tuple[int, int], bytes]()
+    for name in sorted(_walk(root, b"")):
+        yield _entry(name, os.path.join(root, name), firsts)  # noqa: PTH118
 
 
 def write_folder(tree: Tree, folder: Path, on_entry: Callable[[int, int], None] = lambda _done, _total: None) -> None:
@@ -114,10 +120,10 @@ def _describe(entry: Entry, path: bytes) -> None:
     os.utime(path, (entry.mtime, entry.mtime), follow_symlinks=False)
 
 
-def _walk(folder: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _walk(folder: bytes, prefix: bytes) -> Iterator[bytes]:
     with os.scandir(folder) as found:
         for each in found:
-            yield prefix + each.name, each.path
+            yield prefix + each.name
             if each.is_dir(follow_symlinks=False):
                 yield from _walk(each.path, prefix + each.name + b"/")
 

@@ -124,6 +124,7 @@ class LayeredTree:
                 self._remove(tar, member)
             else:
                 self._add(layer, tar, member)
+            tar.members = []  # type: ignore[attr-defined]  # it would keep all that a header says, of every member
 
     def _remove(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Deletion is recursive. An empty line, as the original writes where nothing goes, names nothing."""
@@ -145,7 +146,7 @@ class LayeredTree:
             node = replace(linked, entry=replace(linked.entry, name=name), layer=layer)
         else:
             self._inodes += 1
-            node = Node(_entry(name, tar, member), self._inodes, layer, partial(tar.extractfile, member))
+            node = Node(_entry(name, tar, member), self._inodes, layer, _opener(tar, member))
         replaced = self._nodes.get(name)
         if replaced is not None and replaced.entry.kind == "folder":
             if node.entry.kind == "folder":
@@ -194,6 +195,22 @@ def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
         size_bytes=member.size if kind == "file" else 0,
         sha256=_sha256(tar, member) if kind == "file" else b"",
     )
+
+
+def _opener(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], IO[bytes] | None]:
+    if not member.isfile():
+        return _nothing
+    return (
+        partial(tar.extractfile, member)
+        if member.issparse()
+        else partial(_content, tar, member.offset_data, member.size)
+    )
+
+
+def _content(tar: tarfile.TarFile, start: int, size_bytes: int) -> IO[bytes] | None:
+    member = tarfile.TarInfo()
+    member.offset_data, member.size = start, size_bytes
+    return tar.extractfile(member)
 
 
 def _sha256(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -20,7 +20,7 @@ from typing import IO
 from coreimage.client.compact import UNPACKERS, Filter, PatchedTree
 from coreimage.client.documents import Image
 from coreimage.client.errors import RepositoryError, TargetError
-from coreimage.client.folder import FolderTree, write_folder
+from coreimage.client.folder import FolderTree, read_folder, write_folder
 from coreimage.client.install import DISK_FULL, OnProgress, Step, Wanted, silent
 from coreimage.client.layers import LayeredTree
 from coreimage.client.tree import Entry, Tree, tree_sha256
@@ -42,6 +42,7 @@ _XZ_MEMORY_BYTES = 128 << 20
 """What `xz -9` takes, as the original server packs."""
 _PLAIN_LIMIT_BYTES = 16 << 30
 _CHUNK_BYTES = 1 << 20
+_CHANGED = "it does not read back as it was written"
 
 
 class InstalledTree:
@@ -133,16 +134,20 @@ class Slot:
 
     def _compare(self, tree: Tree) -> tuple[bytes, ...]:
         """The folders that nothing describes. Raises TargetError."""
-        found = {entry.name: entry for entry in FolderTree(self._folder).entries()}
-        total = len(found)
-        for done, entry in enumerate(tree.entries(), 1):
-            if found.pop(entry.name, None) != entry:
-                raise TargetError("it does not read back as it was written", where=self._where(entry.name))
-            self._on_progress("verify", done, total)
-        for name, entry in found.items():
-            if entry.kind != "folder":
-                raise TargetError("something else writes here", where=self._where(name))
-        return tuple(sorted(found))
+        wanted = {entry.name: entry for entry in tree.entries()}
+        total, undescribed = len(wanted), []
+        for entry in read_folder(self._folder):
+            expected = wanted.pop(entry.name, None)
+            if expected is None and entry.kind != "folder":
+                raise TargetError("something else writes here", where=self._where(entry.name))
+            if expected is None:
+                undescribed.append(entry.name)
+            elif expected != entry:
+                raise TargetError(_CHANGED, where=self._where(entry.name))
+            self._on_progress("verify", total - len(wanted), total)
+        for name in wanted:
+            raise TargetError(_CHANGED, where=self._where(name))
+        return tuple(undescribed)
 
     def _where(self, name: bytes) -> str:
         return str(self._folder / os.fsdecode(name))

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import structlog
@@ -68,9 +69,14 @@ class BaseTools:
         """Whether it could be done, within the memory that a device has for it."""
         if packer.startswith("zstd") and source.stat().st_size > _ZSTD_LIMIT_BYTES:
             return False
-        if not self._filter(PACKERS[packer], source, target):
-            return False
-        shutil.copyfile(target, self._known(PACKERS[packer], source))
+        known = self._known(PACKERS[packer], source)
+        if not known.exists():
+            with TemporaryDirectory(dir=self._made) as folder:
+                made = Path(folder) / "packed"
+                if not self._filter(PACKERS[packer], source, made):
+                    return False
+                made.rename(known)
+        shutil.copyfile(known, target)
         return True
 
     def _known(self, argv: Sequence[str], source: Path) -> Path:

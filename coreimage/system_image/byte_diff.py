@@ -10,9 +10,9 @@ import hdiffpatch
 
 _MAGIC = b"HDIFF13&\0"
 _CHUNK_BYTES = 1 << 18
-DIFF_LIMIT_BYTES, DIFF_DRIFT_BYTES = 8 << 20, 2 << 20
+DIFF_LIMIT_BYTES, DIFF_DRIFT_BYTES = 2 << 20, 1 << 20
 """Comparing takes nine times the memory of what is compared. So of larger contents each part is sought near where it
-was: this far around it."""
+was: this far around it. Larger parts make no smaller deltas of a kernel."""
 
 
 @dataclass
@@ -26,11 +26,6 @@ class Steps:
     @classmethod
     def none(cls) -> Self:
         return cls(bytearray(), bytearray(), bytearray())
-
-    def add(self, other: Steps) -> None:
-        self.controls += other.controls
-        self.differences += other.differences
-        self.literals += other.literals
 
     def cost_bytes(self) -> int:
         """About what it takes in the delta."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
-from typing import IO, Any
+from tempfile import SpooledTemporaryFile, TemporaryDirectory
+from threading import BoundedSemaphore, Lock
+from typing import IO, Any, cast
 
 from coreimage.client.compact import MAGIC, SECTIONS
 from coreimage.client.layers import LayeredTree
@@ -25,6 +26,7 @@ from coreimage.system_image.byte_diff import DIFF_DRIFT_BYTES, DIFF_LIMIT_BYTES,
 from coreimage.system_image.cpio import MAGICS as CPIO_MAGICS
 from coreimage.system_image.cpio import parts
 from coreimage.system_image.packed import Packed, packed_part, packers_of
+from coreimage.system_image.span import IN_MEMORY_BYTES, Bytes, FileBytes, bytes_of
 from coreimage.tarball import compress_xz
 
 _LZMA = {
@@ -36,17 +38,24 @@ _LZMA = {
 """The last three are read at once on the device. Differences are zeros most often, and many: a higher preset takes five
 times as long for a tenth of their size."""
 _THREADS = 2
-_AHEAD = 4
-_LARGE_BYTES = 4 << 20
+_AHEAD_BYTES = 16 << 20
+_IN_MEMORY_STEPS_BYTES = 1 << 20
 _PACKED_WORTH_BYTES = 4096
+_SURELY_PACKED_TO = 16
+"""Contents that change are not packed to so small a part of them."""
+_STREAM_HEAD_BYTES = 6
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass
 class _Content:
-    """A recipe in the applier's words, and what it reads from the sections."""
+    """A recipe in the applier's words, and what it reads from the sections. `scratch` is a folder while it is made;
+    `made_before` are names of the new tree's files by their digests, those that it may repeat."""
 
+    scratch: Path
+    made_before: Mapping[bytes, bytes]
     pieces: list[Any] = field(default_factory=list)
-    steps: Steps = field(default_factory=Steps.none)
+    sections: Sequence[IO[bytes]] = field(default_factory=lambda: [_spooled() for _ in SECTIONS[1:]])
 
     def literal(self, content: bytes) -> None:
         if not content:
@@ -55,18 +64,29 @@ class _Content:
             self.pieces[-1] += len(content)
         else:
             self.pieces.append(len(content))
-        self.steps.literals += content
+        self.sections[-1].write(content)
 
     def patch(self, source: list[Any], steps: Steps, size_bytes: int) -> None:
         self.pieces.append(["p", source, size_bytes])
-        self.steps.add(steps)
+        for section, part in zip(self.sections, steps.parts(), strict=True):
+            section.write(part)
+
+    def move_to(self, sections: Sequence[IO[bytes]]) -> None:
+        for section, target in zip(self.sections, sections, strict=True):
+            section.seek(0)
+            shutil.copyfileobj(section, target, _CHUNK_BYTES)
+            section.close()
+
+
+def _spooled() -> IO[bytes]:
+    return cast("IO[bytes]", SpooledTemporaryFile(_IN_MEMORY_STEPS_BYTES))
 
 
 @dataclass(frozen=True)
 class _Old:
     """What may be patched: `content` lies from `start` on in `source`."""
 
-    content: bytes
+    content: Bytes
     source: list[Any]
     start: int = 0
 
@@ -88,13 +108,17 @@ class _Maker:
         self._by_sha256 = {e.sha256: n for n, e in reversed(list(enumerate(self._old))) if e.kind == "file"}
         self._made_before = {e.sha256: e.name for e in reversed(self._new) if e.kind == "file" and not _late(e)}
         self._tools = tools
-        self._packers: dict[tuple[str, bytes], str | None] = {}
+        self._packers: dict[tuple[object, ...], Future[str | None]] = {}
         self._renamed = _Names(self._old, {entry.name for entry in self._new})
         self._unpack: dict[str, list[Any]] = {}
-        self._names = count()
-        self._reading, self._large = Lock(), Lock()
+        self._reading, self._large, self._diffing = Lock(), Lock(), BoundedSemaphore(_THREADS)
+        self._parts = ThreadPoolExecutor(_THREADS, "delta-part")
 
     def write(self, made: Path) -> Path:
+        with self._parts:
+            return self._write(made)
+
+    def _write(self, made: Path) -> Path:
         changed = [entry for entry in self._new if self._old_entry(entry.name) != entry]
         files = [entry for entry in changed if entry.kind == "file" and entry.sha256 not in self._by_sha256]
         files.sort(key=_late)
@@ -121,15 +145,15 @@ class _Maker:
         with ExitStack() as opened:
             spools = [opened.enter_context(self._plain(name).open("wb")) for name in SECTIONS[1:]]
             pool = opened.enter_context(ThreadPoolExecutor(_THREADS, "delta"))
+            self._ask_packers(files, pool)
             ahead: deque[tuple[Entry, Future[_Content]]] = deque()
             for entry in (*files, None):
                 if entry is not None:
                     ahead.append((entry, pool.submit(copy_context().run, self._content, entry)))
-                while len(ahead) > (0 if entry is None else _AHEAD):
+                while ahead and (entry is None or sum(one.size_bytes for one, _ in ahead) > _AHEAD_BYTES):
                     done, future = ahead.popleft()
                     content = future.result()
-                    for spool, part in zip(spools, content.steps.parts(), strict=True):
-                        spool.write(part)
+                    content.move_to(spools)
                     yield done, content.pieces
 
     def _plain(self, section: str) -> Path:
@@ -181,96 +205,130 @@ class _Maker:
         return values if pieces is None else {**values, "c": pieces}
 
     def _content(self, entry: Entry) -> _Content:
-        """Large ones one at a time, for the memory that they take."""
-        with self._large if entry.size_bytes > _LARGE_BYTES else nullcontext():
-            return self._content_of(entry)
+        with self._scratch(entry) as scratch:
+            return self._content_of(entry, scratch)
 
-    def _read(self, tree: LayeredTree, name: bytes) -> bytes:
-        """All files of a tarball are read through one place in it."""
-        with self._reading:
-            return tree.read(name)
+    @contextmanager
+    def _scratch(self, entry: Entry) -> Iterator[Path]:
+        """A folder. Large files have theirs one at a time, for the memory that they take."""
+        large = entry.size_bytes > IN_MEMORY_BYTES
+        with self._large if large else nullcontext(), TemporaryDirectory(dir=self._folder) as scratch:
+            yield Path(scratch)
 
-    def _content_of(self, entry: Entry) -> _Content:
+    def _content_of(self, entry: Entry, scratch: Path) -> _Content:
         """Patched where that is smaller, whole otherwise; looked into where there is something in it."""
-        new = self._read(self._target, entry.name)
+        new = self._read(self._target, entry.name, scratch / "new")
         place = self._places.get(entry.name)
         if place is None or self._old[place].kind != "file":
             place = self._renamed.like(entry.name)
-        old = None if place is None else _Old(self._read(self._base, self._old[place].name), ["b", place])
-        made_before = self._made_before if _late(entry) else {}
+        old = None
+        if place is not None:
+            old = _Old(self._read(self._base, self._old[place].name, scratch / "old"), ["b", place])
         packed = packed_part(new) if len(new) >= _PACKED_WORTH_BYTES else None
-        content = _Content()
-        if packed is None or not self._repack(content, old, new, packed, made_before):
-            self._add(content, old, new, made_before)
+        content = _Content(scratch, self._made_before if _late(entry) else {})
+        if packed is None or not self._repack(content, old, new, packed):
+            self._add(content, old, new)
         return content
 
-    def _repack(
-        self, content: _Content, old: _Old | None, new: bytes, packed: Packed, made_before: Mapping[bytes, bytes]
-    ) -> bool:
+    def _read(self, tree: LayeredTree, name: bytes, scratch: Path) -> Bytes:
+        """All files of a tarball are read through one place in it."""
+        with self._reading, tree.open(name) as file:
+            if tree[name].entry.size_bytes <= IN_MEMORY_BYTES:
+                return file.read()
+            with scratch.open("wb") as target:
+                shutil.copyfileobj(file, target, _CHUNK_BYTES)
+        return FileBytes(scratch)
+
+    def _repack(self, content: _Content, old: _Old | None, new: Bytes, packed: Packed) -> bool:
         """Looks inside, where packing what is inside again with the base image's own tool gives the same bytes."""
-        plain = self._inside(new, packed)
+        plain = self._inside(new, packed, content.scratch / "new.plain")
         packer = None if plain is None else self._packer(packed, plain, new)
         if plain is None or packer is None:
             return False
         was = packed_part(old.content) if old else None
-        old_plain = self._inside(old.content, was) if old and was else None
-        self._add(content, old.part(0, was.start) if old and was else None, new[: packed.start], made_before)
-        inside, old_inside = _Content(steps=content.steps), None
+        old_plain = self._inside(old.content, was, content.scratch / "old.plain") if old and was else None
+        self._add(content, old.part(0, was.start) if old and was else None, new[: packed.start])
+        inside, old_inside = replace(content, pieces=[]), None
         if old and was and old_plain is not None:
             number = old.source[1]
             self._unpack[str(number)] = [was.start, was.end - was.start, was.kind]
-            old_inside = _Old(old_plain, ["u", number, 0, len(old_plain)])
-        self._add(inside, old_inside, plain, made_before)
+            size_bytes = old_plain.stat().st_size
+            old_inside = _Old(bytes_of(old_plain), ["u", number, 0, size_bytes])
+        self._add(inside, old_inside, bytes_of(plain))
         content.pieces.append(["z", packer, inside.pieces])
         rest = old.part(was.end, len(old.content)) if old and was else None
-        self._add(content, rest, new[packed.end :], made_before)
+        self._add(content, rest, new[packed.end : len(new)])
         return True
 
-    def _add(self, content: _Content, old: _Old | None, new: bytes, made_before: Mapping[bytes, bytes]) -> None:
+    def _add(self, content: _Content, old: _Old | None, new: Bytes) -> None:
         """Member by member where it is an archive: each is one of the new tree's files, or like one of the old
         archive."""
         if not new.startswith(CPIO_MAGICS):
-            _patch(content, old, new)
+            self._patch(content, old, new)
             return
         members = {_like(part.name): part for part in parts(old.content)} if old else {}
         for part in parts(new):
-            same = made_before.get(part.sha256(new)) if part.size_bytes else None
+            member = part.of(new)
+            same = content.made_before.get(hashlib.sha256(member).digest()) if member else None
             before = members.get(_like(part.name))
             if same is not None:
                 content.pieces.append(["k", ["r", as_text(same)]])
             else:
                 was = old.part(before.start, before.start + before.size_bytes) if old and before else None
-                _patch(content, was, new[part.start : part.start + part.size_bytes])
+                self._patch(content, was, member)
 
-    def _inside(self, content: bytes, packed: Packed) -> bytes | None:
-        name = str(next(self._names))
-        source, target = self._folder / f"{name}.packed", self._folder / f"{name}.plain"
+    def _patch(self, content: _Content, old: _Old | None, new: Bytes) -> None:
+        """Where that is smaller than the bytes themselves. Large contents are looked at in parts, on both cores."""
+        starts = range(0, len(new), DIFF_LIMIT_BYTES)
+
+        def part(start: int) -> tuple[bytes, Steps | None]:
+            window = new[start : start + DIFF_LIMIT_BYTES]
+            near = old and old.part(max(0, start - DIFF_DRIFT_BYTES), start + DIFF_LIMIT_BYTES + DIFF_DRIFT_BYTES)
+            with self._diffing:
+                return window, _worthwhile(near, window)
+
+        for window, steps in self._parts.map(part, starts) if len(starts) > 1 else map(part, starts):
+            if old is None or steps is None:
+                content.literal(window)
+            else:
+                content.patch(old.source, steps, len(window))
+
+    def _inside(self, content: Bytes, packed: Packed, target: Path) -> Path | None:
+        source = target.with_suffix(".packed")
         source.write_bytes(content[packed.start : packed.end])
-        plain = target.read_bytes() if self._tools.unpack(packed.kind, source, target) else None
+        unpacked = self._tools.unpack(packed.kind, source, target)
         source.unlink()
-        target.unlink(missing_ok=True)
-        return plain
+        return target if unpacked else None
 
-    def _packer(self, packed: Packed, plain: bytes, content: bytes) -> str | None:
-        """The one that gives exactly these bytes in the base image. What held for a file of the same kind is tried
-        first; where it failed for one of that beginning, the rest is not tried again."""
-        wanted = content[packed.start : packed.end]
-        key = packed.kind, wanted[:8]
-        known = self._packers.get(key)
-        if key in self._packers and known is None:
-            return None
-        name = str(next(self._names))
-        source, target = self._folder / f"{name}.plain", self._folder / f"{name}.packed"
-        source.write_bytes(plain)
-        found = None
-        for packer in dict.fromkeys(([known] if known else []) + list(packers_of(packed.kind, wanted))):
-            if self._tools.pack(packer, source, target) and target.read_bytes() == wanted:
-                found = packer
-                break
-        source.unlink()
-        target.unlink(missing_ok=True)
-        self._packers.setdefault(key, found)
-        return found
+    def _packer(self, packed: Packed, plain: Path, content: Bytes) -> str | None:
+        """The one that gives exactly these bytes in the base image."""
+        stream = content[packed.start : packed.end]
+        asked = self._packers.get(_key(packed, stream))
+        packer = asked.result() if asked else None
+        return packer if packer and self._gives(stream, packer, plain) else None
+
+    def _ask_packers(self, files: Sequence[Entry], pool: ThreadPoolExecutor) -> None:
+        """The first stream of each kind says what may have made all of them: not every packer is tried for each, and
+        which file is looked at first does not matter."""
+        for entry in files:
+            with self._scratch(entry) as scratch:
+                content = self._read(self._target, entry.name, scratch / "new")
+                packed = packed_part(content) if len(content) >= _PACKED_WORTH_BYTES else None
+                if packed is not None:
+                    stream = content[packed.start : packed.end]
+                    key = _key(packed, stream)
+                    if key not in self._packers:
+                        self._packers[key] = pool.submit(copy_context().run, self._made_by, packed.kind, stream)
+
+    def _made_by(self, kind: str, stream: bytes) -> str | None:
+        with TemporaryDirectory(dir=self._folder) as scratch:
+            plain = self._inside(stream, Packed(0, len(stream), kind), Path(scratch) / "plain")
+            packers = packers_of(kind, stream) if plain else ()
+            return next((packer for packer in packers if plain and self._gives(stream, packer, plain)), None)
+
+    def _gives(self, stream: bytes, packer: str, plain: Path) -> bool:
+        target = plain.with_suffix(".again")
+        return self._tools.pack(packer, plain, target) and target.read_bytes() == stream
 
 
 def _late(entry: Entry) -> bool:
@@ -279,16 +337,19 @@ def _late(entry: Entry) -> bool:
     return entry.name.startswith(b"assets/")
 
 
-def _patch(content: _Content, old: _Old | None, new: bytes) -> None:
-    """Where that is smaller than the bytes themselves. Large contents are looked at in windows."""
-    for at in range(0, len(new), DIFF_LIMIT_BYTES):
-        window = new[at : at + DIFF_LIMIT_BYTES]
-        near = old and old.part(max(0, at - DIFF_DRIFT_BYTES), at + DIFF_LIMIT_BYTES + DIFF_DRIFT_BYTES)
-        steps = diff(near.content, window, near.start) if near else None
-        if near is None or steps is None or steps.cost_bytes() >= packed_bytes(window):
-            content.literal(window)
-        else:
-            content.patch(near.source, steps, len(window))
+def _key(packed: Packed, stream: bytes) -> tuple[object, ...]:
+    """Equal for streams that the same packer may have made."""
+    return (*packers_of(packed.kind, stream), stream[:_STREAM_HEAD_BYTES])
+
+
+def _worthwhile(old: _Old | None, new: bytes) -> Steps | None:
+    """Those that make `new` of the old content, where they take less than the bytes themselves."""
+    steps = diff(old.content[: len(old.content)], new, old.start) if old else None
+    if steps is None:
+        return None
+    cost_bytes = steps.cost_bytes()
+    sure = cost_bytes * _SURELY_PACKED_TO < len(new)
+    return steps if sure or cost_bytes < packed_bytes(new) else None
 
 
 _NUMBERS = re.compile(rb"\d+")

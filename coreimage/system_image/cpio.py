@@ -5,13 +5,15 @@ The `newc` form: Linux, Documentation/driver-api/early-userspace/buffer-format.r
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from coreimage.system_image.span import Bytes
 
 MAGICS = (b"070701", b"070702")
 _HEADER_BYTES = 110
 _TRAILER = b"TRAILER!!!"
+_CHUNK_BYTES = 1 << 16
 _SIZE, _NAME_SIZE = slice(54, 62), slice(94, 102)
 
 
@@ -24,11 +26,11 @@ class Part:
     start: int
     size_bytes: int
 
-    def sha256(self, content: bytes) -> bytes:
-        return hashlib.sha256(memoryview(content)[self.start : self.start + self.size_bytes]).digest()
+    def of(self, content: Bytes) -> bytes:
+        return content[self.start : self.start + self.size_bytes]
 
 
-def parts(content: bytes) -> Iterator[Part]:
+def parts(content: Bytes) -> Iterator[Part]:
     """All of `content`, in order; one nameless part where it is no archive."""
     at = 0
     while content.startswith(MAGICS, at) and (member := _member(content, at)) is not None:
@@ -39,7 +41,7 @@ def parts(content: bytes) -> Iterator[Part]:
         at = start + size_bytes
         padded = min(len(content), at + -at % 4)
         if name == _TRAILER:
-            rest = len(content) - len(content[at:].lstrip(b"\0"))
+            rest = _after_zeros(content, at)
             padded = rest if content.startswith(MAGICS, rest) else padded
         if padded > at:
             yield Part(b"", at, padded - at)
@@ -48,7 +50,15 @@ def parts(content: bytes) -> Iterator[Part]:
         yield Part(b"", at, len(content) - at)
 
 
-def _member(content: bytes, at: int) -> tuple[bytes, int, int] | None:
+def _after_zeros(content: Bytes, at: int) -> int:
+    for start in range(at, len(content), _CHUNK_BYTES):
+        chunk = content[start : start + _CHUNK_BYTES]
+        if found := chunk.lstrip(b"\0"):
+            return start + len(chunk) - len(found)
+    return len(content)
+
+
+def _member(content: Bytes, at: int) -> tuple[bytes, int, int] | None:
     """Its name, and where its content is. None for a broken header."""
     header = content[at : at + _HEADER_BYTES]
     try:

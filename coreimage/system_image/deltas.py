@@ -10,7 +10,9 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,9 +46,9 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-DELTA_VERSION = 3
+DELTA_VERSION = 4
 """Raise it when the same pair of images gives other bytes: it is part of the cache key."""
-_LZMA = "preset=2"
+_LZMA = "preset=2,dict=8MiB,nice=64,depth=4"
 
 
 def with_deltas(
@@ -141,7 +143,8 @@ def _make_legacy(
     for kind, layer in zip(pair.kinds, whole or layers, strict=not whole):
         if layer.removed:
             produce, target = partial(legacy_delta.write, layer, pair.target), pair.folder / f"{kind}.delta.tar.xz"
-            made[kind] = compress_xz(produce, target, run=run, lzma=_LZMA, filters=XzFilter.X86)
+            filters = XzFilter.NONE if kind == "device" else XzFilter.X86
+            made[kind] = compress_xz(produce, target, run=run, lzma=_LZMA, filters=filters)
     if _size_bytes(taken) + sum(path.stat().st_size for path in made.values()) >= _size_bytes(targets):
         return None
     refs = [_to_pool(kind, path, recipe, store=store, signer=signer) for kind, path in made.items()]
@@ -209,7 +212,10 @@ def _unpacked(sources: Sequence[Document], targets: Sequence[Document], *, store
 
         kinds = tuple(_kind(file) for file in _ordered(targets))
         try:
-            pair = _Pair(tree(sources, "base"), tree(targets, "target"), kinds, folder)
+            with ThreadPoolExecutor(1, "base") as pool:
+                base = pool.submit(copy_context().run, tree, sources, "base")
+                target = tree(targets, "target")
+            pair = _Pair(base.result(), target, kinds, folder)
         except RepositoryError as error:
             raise VerificationError(
                 error.problem, where=error.where, resolution="no delta was made; look at what made this tarball"

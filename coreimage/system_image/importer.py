@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import datetime
 
 import structlog
@@ -90,9 +88,7 @@ def import_build(
         architecture = architecture_of(device)
         return payload(kind, file.artifact, architecture, compression=compression, store=store, signer=signer, run=run)
 
-    with ThreadPoolExecutor(2, "payload") as pool:
-        made = [pool.submit(copy_context().run, make, kind, file) for kind, file in sources]
-        payloads = [payload.result() for payload in made]
+    payloads = [make(kind, file) for kind, file in sources]
     if components or custom:
         require_fit([*payloads, *(component.file for component in components)], store=store, run=run)
     version = put_version(place, reserved, server, epoch(published.build_id))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from coreimage.client.compact import PACKERS
 from coreimage.system_image.cpio import parts
+from coreimage.system_image.span import Bytes
 
 _MAGICS = {
     b"\xfd7zXZ\0": "xz",
@@ -15,7 +16,7 @@ _MAGICS = {
     b"\x1f\x8b\x08": "gzip",
     b"\x02\x21\x4c\x18": "lz4",
 }
-_KERNEL_HEADER, _KERNEL_MAGIC = 0x202, b"HdrS"
+_KERNEL_HEADER, _KERNEL_HEADER_END, _KERNEL_MAGIC = 0x202, 0x250, b"HdrS"
 _PAYLOAD_SINCE = 0x208
 _XZ_CHECKS = {1: "crc32", 4: "crc64"}
 _LZMA2 = 0x21
@@ -30,7 +31,7 @@ class Packed:
     kind: str
 
 
-def packed_part(content: bytes) -> Packed | None:
+def packed_part(content: Bytes) -> Packed | None:
     """Most files are one stream; an initrd may begin with archives that are not packed, and a kernel has one in it."""
     start, end = _kernel_payload(content) or (_after_archives(content), len(content))
     kind = next((kind for magic, kind in _MAGICS.items() if content.startswith(magic, start)), None)
@@ -49,22 +50,24 @@ def packers_of(kind: str, stream: bytes) -> Iterator[str]:
         yield packer
 
 
-def _after_archives(content: bytes) -> int:
+def _after_archives(content: Bytes) -> int:
     start = 0
     for part in parts(content):
         if part.name == b"" and part.size_bytes == len(content) - part.start:
             start = part.start
-    return start + len(content[start : start + 4096]) - len(content[start : start + 4096].lstrip(b"\0"))
+    near = content[start : start + 4096]
+    return start + len(near) - len(near.lstrip(b"\0"))
 
 
-def _kernel_payload(content: bytes) -> tuple[int, int] | None:
+def _kernel_payload(content: Bytes) -> tuple[int, int] | None:
     """Of an x86 kernel (Linux, Documentation/arch/x86/boot.rst, payload_offset). Behind all but gzip's stream stands
     the size of what is packed (scripts/Makefile.lib, size_append)."""
-    if content[_KERNEL_HEADER : _KERNEL_HEADER + 4] != _KERNEL_MAGIC or len(content) < 0x250:  # noqa: PLR2004
+    header = content[:_KERNEL_HEADER_END]
+    if not header.startswith(_KERNEL_MAGIC, _KERNEL_HEADER) or len(header) < _KERNEL_HEADER_END:
         return None
-    (version,) = struct.unpack_from("<H", content, 0x206)
-    offset, size = struct.unpack_from("<II", content, 0x248)
-    start = (content[0x1F1] + 1) * 512 + offset
+    (version,) = struct.unpack_from("<H", header, 0x206)
+    offset, size = struct.unpack_from("<II", header, 0x248)
+    start = (header[0x1F1] + 1) * 512 + offset
     end = start + size - (0 if content.startswith(b"\x1f\x8b", start) else 4)
     return (start, end) if version >= _PAYLOAD_SINCE and start < end <= len(content) else None
 

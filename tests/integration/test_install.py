@@ -4,10 +4,13 @@ must be refused, and death at any step."""
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -382,3 +385,31 @@ def test_killed_at_any_step_it_is_never_taken_for_whole_and_goes_on(world: World
         assert held.version == 3
         assert held_in(world.folder / "b") == expected[3]
     assert holds(world.folder / "a", world, 1)
+
+
+_IN_A_PROCESS = """
+import re, sys
+from pathlib import Path
+from coreimage.client.documents import Image
+from coreimage.client.install import Step, Wanted
+from coreimage.client.slot import Slot
+
+folder = Path(sys.argv[1])
+image = Image(1, "full", None, "", "", ())
+slot = Slot(folder / "slot", folder / "slot.json", folder / "work", lambda *said: None)
+slot.install(Wanted("tiny/1/edge", "board_amd64"), [Step(image, tuple(map(Path, sys.argv[2:])))])
+print(re.findall(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[0])
+"""
+
+
+def test_an_image_of_24_000_files_fits_into_64_mib(tmp_path: Path) -> None:
+    packed = tmp_path / "ubuntu-1.tar.xz"
+    with tarfile.open(packed, "w:xz", format=tarfile.PAX_FORMAT, preset=0) as tar:
+        for number in range(24_000):
+            member = tarfile.TarInfo(f"system/usr/share/of-many/{number // 100}/a-file-of-such-a-name-{number}")
+            member.size = 64
+            tar.addfile(member, io.BytesIO(b"%064d" % number))
+    argv = [sys.executable, "-c", _IN_A_PROCESS, str(tmp_path), str(packed)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
+    assert len(list((tmp_path / "slot").rglob("a-file-*"))) == 24_000
+    assert int(done.stdout) <= 64 << 10
