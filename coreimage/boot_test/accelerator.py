@@ -26,13 +26,27 @@ _EMULATED_CPU: dict[Architecture, list[str]] = {"amd64": [], "arm64": ["-cpu", "
 _KVM_DEVICE, _BOOT_ID = Path("/dev/kvm"), Path("/proc/sys/kernel/random/boot_id")
 _PROBE_TIMEOUT_S = 5.0
 _SECTOR_BYTES, _PROBE_DISK_BYTES = 512, 1 << 20
-_PROBE_CODE = bytes.fromhex("b010 e6f4 f4")
-"""mov al, 0x10; out 0xf4, al; hlt. The device isa-debug-exit then ends QEMU with status (0x10 << 1) | 1."""
+_PROBE_CODE = bytes.fromhex(
+    "fa31c08ed8660f0116a07c0f20c00c010f22c0ea187c0800"  # protected mode: cli; lgdt; cr0 |= PE; jump to 32-bit code
+    "66b810008ed88ec0"  # data segments
+    "9bdbe3"  # fwait; fninit
+    "bf001000000f22df31c0b9000c0000fcf3ab"  # cr3 = 0x1000; three empty page tables from there on
+    "c7050010000003200000c7050020000003300000c7050030000083000000"  # the first 2 MiB, mapped to themselves
+    "0f20e00c200f22e0b9800000c00f3280cc010f30"  # cr4 |= PAE; EFER |= LME
+    "0f20c00d000000800f22c0ea797c00001800"  # cr0 |= PG; jump to 64-bit code
+    "b010e6f4f4"  # mov al, 0x10; out 0xf4, al; hlt
+    "6690"
+    "0000000000000000ffff0000009acf00ffff00000092cf0000000000009a2000"  # the segments: none, code, data, 64-bit code
+    "1f00807c0000"  # where they are
+)
+"""What firmware and kernels do first, to where they run (0x7c00): some hosts run real mode, and nothing beyond. The
+device isa-debug-exit then ends QEMU with status (0x10 << 1) | 1."""
 _PROBE_STATUS = 0x21
 
 
 def probe_accelerator(architecture: Architecture = "amd64", *, run: Run, work_folder: Path) -> str:
-    """`kvm` when a guest really gets through the firmware to its boot sector, else `tcg`: always, for arm64.
+    """`kvm` when a guest really gets through the firmware and its boot sector into long mode, else `tcg`: always, for
+    arm64.
 
     /dev/kvm may open, and even run a few instructions, although real guests hang or QEMU ends at the CPU's features.
     The answer is kept in the user's cache folder, for as long as host, QEMU and device are the same.

@@ -27,6 +27,7 @@ from coreimage.process import run
 from coreimage.signing import GnupgSigner, Role, verify_detached
 from coreimage.storage import open_store
 from tests.boot.synthetic import EPOCH, GADGET, IDENTITY, Member, device_tarball, tarball
+from tests.harness.disk import debugfs, filesystem
 from tests.harness.tools import SharedTools
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -62,16 +63,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> AssembledImage:
     return _assemble(tmp_path_factory.mktemp("image"))
 
 
-def _place(image: Path, partition: str) -> str:
-    return f"{image}?offset={next(entry.offset_bytes for entry in read_table(image) if entry.name == partition)}"
-
-
-def _debugfs(image: Path, partition: str, command: str) -> str:
-    return run(["debugfs", "-R", command, _place(image, partition)]).output
-
-
 def _stat(image: Path, partition: str, path: str) -> tuple[str, int, int]:
-    text = _debugfs(image, partition, f"stat {path}")
+    text = debugfs(image, partition, f"stat {path}")
     found = re.search(r"Mode:\s+(\d+).*?User:\s+(\d+)\s+Group:\s+(\d+)", text, re.DOTALL)
     assert found, text
     return found[1][-4:], int(found[2]), int(found[3])
@@ -80,7 +73,7 @@ def _stat(image: Path, partition: str, path: str) -> tuple[str, int, int]:
 def test_the_table_and_all_filesystems_are_sound(image: AssembledImage) -> None:
     assert "No problems found" in run(["sgdisk", "-v", image.path]).output
     for partition in ("system-a", "system-b", "writable"):
-        run(["e2fsck", "-f", "-n", _place(image.path, partition)])
+        run(["e2fsck", "-f", "-n", filesystem(image.path, partition)])
     boot = next(entry for entry in read_table(image.path) if entry.name == "system-boot")
     listing = run(["mdir", "-/", "-b", "-i", f"{image.path}@@{boot.offset_bytes}", "::"]).output.split()
     wanted = (
@@ -94,13 +87,13 @@ def test_owners_modes_and_capabilities_survive(image: AssembledImage) -> None:
     assert _stat(image.path, "system-a", "/usr/bin/su") == ("4755", 0, 0)
     assert _stat(image.path, "system-a", "/var/mail") == ("2775", 8, 8)
     assert _stat(image.path, "system-a", "/home/nobody") == ("0600", 65534, 65534)
-    listed = _debugfs(image.path, "system-a", "ea_list /usr/bin/ping")
+    listed = debugfs(image.path, "system-a", "ea_list /usr/bin/ping")
     assert CAPABILITY.hex(" ") in listed
-    assert "seeded" in _debugfs(image.path, "writable", "cat /system-data/seeded")
+    assert "seeded" in debugfs(image.path, "writable", "cat /system-data/seeded")
 
 
 def test_no_time_but_the_epoch_gets_in(image: AssembledImage) -> None:
-    times = re.findall(r"([acm]time|crtime): 0x(\w+)", _debugfs(image.path, "system-a", "stat /usr/bin/su"))
+    times = re.findall(r"([acm]time|crtime): 0x(\w+)", debugfs(image.path, "system-a", "stat /usr/bin/su"))
     assert {(name, int(value, 16)) for name, value in times} == {
         ("atime", EPOCH),
         ("ctime", EPOCH),
@@ -143,22 +136,22 @@ def test_contents_survive_however_they_get_there(by: str, tools: SharedTools, tm
     own = run if by.startswith("the machine") else tools.run
     assemble(parts, GADGET, IDENTITY, tmp_path / "x.img", run=own, work_folder=tmp_path)
     image = tmp_path / "x.img"
-    run(["e2fsck", "-f", "-n", _place(image, "system-a")])
+    run(["e2fsck", "-f", "-n", filesystem(image, "system-a")])
 
     def content(name: str) -> str:
-        return _debugfs(image, "system-a", f'cat "/{name}"').partition("\n")[2]
+        return debugfs(image, "system-a", f'cat "/{name}"').partition("\n")[2]
 
     names = ("second", "first", "was-a-link", "etc/version", "caf\u00e9", "n" * 200)
     assert [content(name) for name in names] == ["first\n", "another\n", "a file\n", "new\n", "utf-8\n", "long\n"]
-    assert r"\xff\xfe" in _debugfs(image, "system-a", "ls -l /")
+    assert r"\xff\xfe" in debugfs(image, "system-a", "ls -l /")
     assert _stat(image, "system-a", "/etc") == ("0711", 0, 0)
-    assert "Blockcount: 8\n" in _debugfs(image, "system-a", "stat /hole"), "a hole takes no blocks"
-    _debugfs(image, "system-a", f"dump /sparse {tmp_path}/sparse")
+    assert "Blockcount: 8\n" in debugfs(image, "system-a", "stat /hole"), "a hole takes no blocks"
+    debugfs(image, "system-a", f"dump /sparse {tmp_path}/sparse")
     assert (tmp_path / "sparse").read_bytes() == (tmp_path / "in/sparse").read_bytes()
-    assert CAPABILITY.hex(" ") in _debugfs(image, "system-a", "ea_list /usr/bin/ping")
+    assert CAPABILITY.hex(" ") in debugfs(image, "system-a", "ea_list /usr/bin/ping")
     wanted = {("atime", EPOCH), ("ctime", EPOCH), ("crtime", EPOCH), ("mtime", EPOCH - 1000)}
     for path in ("/usr/bin/ping", "/usr/bin/su"):
-        times = re.findall(r"([acm]time|crtime): 0x(\w+)", _debugfs(image, "system-a", f"stat {path}"))
+        times = re.findall(r"([acm]time|crtime): 0x(\w+)", debugfs(image, "system-a", f"stat {path}"))
         assert {(name, int(value, 16)) for name, value in times} == wanted, "with attributes and without"
 
 
@@ -176,12 +169,12 @@ def test_a_login_is_added_once_and_fits_the_filesystem(image: AssembledImage, tm
     run(["cp", "--sparse=always", image.path, mine])
     login = Login(ssh_keys=("ssh-ed25519 " + "A" * 68,), password="a password")
     personalise(mine, login, EPOCH, run=run, work_folder=tmp_path)
-    run(["e2fsck", "-f", "-n", _place(mine, "writable")])
+    run(["e2fsck", "-f", "-n", filesystem(mine, "writable")])
     assert _stat(mine, "writable", "/user-data/admin/.ssh/authorized_keys") == ("0600", 1000, 1000)
     assert _stat(mine, "writable", "/system-data/var/lib/extrausers/shadow") == ("0640", 0, 42)
     assert _stat(mine, "writable", "/overlays/etc/upper/sudoers.d/90-admin") == ("0440", 0, 0)
-    assert "admin:$6$" in _debugfs(mine, "writable", "cat /system-data/var/lib/extrausers/shadow")
-    assert "seeded" in _debugfs(mine, "writable", "cat /system-data/seeded")
+    assert "admin:$6$" in debugfs(mine, "writable", "cat /system-data/var/lib/extrausers/shadow")
+    assert "seeded" in debugfs(mine, "writable", "cat /system-data/seeded")
     with pytest.raises(UsageError, match="has a login already"):
         personalise(mine, login, EPOCH, run=run, work_folder=tmp_path)
 

@@ -9,7 +9,7 @@ import pytest
 from coreimage.boot_test import accelerator
 from coreimage.boot_test.accelerator import KVM, TCG, probe_accelerator, probe_boot_sector
 from coreimage.errors import ProcessError
-from coreimage.process import Completed
+from coreimage.process import Completed, run
 
 
 class Host:
@@ -36,6 +36,13 @@ def kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_probe_is_a_boot_sector() -> None:
     assert probe_boot_sector()[510:512] == b"\x55\xaa"
+
+
+def test_its_guest_reaches_long_mode_where_it_is_emulated(tmp_path: Path) -> None:
+    (tmp_path / "probe.img").write_bytes(probe_boot_sector())
+    argv = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-no-user-config", "-display", "none"]
+    argv += ["-drive", f"if=virtio,format=raw,file={tmp_path}/probe.img"]
+    run([*argv, "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"], timeout_s=60, accept=(0x21,))
 
 
 @pytest.mark.parametrize(("works", "found"), [(True, KVM), (False, TCG)])
