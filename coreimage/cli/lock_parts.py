@@ -15,11 +15,11 @@ from coreimage.process import run
 from coreimage.publication import BuildTree, parse_build_id
 from coreimage.publication.documents import BuildInfo, decode_lock
 from coreimage.publication.layout import BUILD_INFO
-from coreimage.publication.pointers import read_bytes, read_document
+from coreimage.publication.pointers import read_document
 from coreimage.rootfs import ArchiveSpec, Spec, ToolsSpec
 from coreimage.rootfs.lock import Which
 from coreimage.rootfs.lock_diff import LockDiff, lock_diff
-from coreimage.storage import Store
+from coreimage.storage import Store, read_bytes
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from coreimage.publication.builds import Survey, survey
 from coreimage.publication.changes import parse_manifest
 from coreimage.publication.documents import BuildInfo, Current, MarkedGood, Pending, decode_checksums
 from coreimage.publication.layout import BUILD_INFO, CHECKSUMS, EVIDENCE, PAGE, is_for, is_listed
-from coreimage.publication.pointers import read_bytes, read_document
-from coreimage.storage import Store
+from coreimage.publication.pointers import read_document
+from coreimage.storage import Store, read_bytes
 from coreimage.system_image import layout
 from coreimage.system_image.documents import PHASE, PINNED, Document, details_of, fulls, images_of, payloads
 

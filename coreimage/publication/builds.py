@@ -11,8 +11,8 @@ from coreimage.model import OPENPGP_SIGNATURE, TEXT, ArtifactRef, PublishedBuild
 from coreimage.publication.build_id import BuildId, build_ids
 from coreimage.publication.documents import ContentEntry, Reservation, decode_checksums
 from coreimage.publication.layout import CHECKSUMS, PINNED, SIGNATURE, BuildTree, media_type
-from coreimage.publication.pointers import read_bytes, read_document
-from coreimage.storage import ObjectInfo, Store
+from coreimage.publication.pointers import read_document
+from coreimage.storage import ObjectInfo, Store, read_bytes
 
 
 @dataclass(frozen=True)

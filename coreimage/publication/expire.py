@@ -11,9 +11,9 @@ from coreimage.publication.build_id import BuildId, parse_build_id, utc_day
 from coreimage.publication.builds import Survey, survey
 from coreimage.publication.documents import ContentEntry, Current, Pending, Reservation
 from coreimage.publication.layout import CHECKSUMS, PINNED, BuildTree
-from coreimage.publication.pointers import read_bytes, read_document
+from coreimage.publication.pointers import read_document
 from coreimage.retention import Dated, expired
-from coreimage.storage import Store
+from coreimage.storage import Store, read_bytes
 
 log = structlog.get_logger("coreimage.publication")
 

@@ -14,8 +14,8 @@ from coreimage.publication.build_id import BuildId, parse_build_id
 from coreimage.publication.builds import is_complete
 from coreimage.publication.documents import BuildInfo, Current, MarkedGood
 from coreimage.publication.layout import BUILD_INFO, MARKED_GOOD, BuildTree, is_for
-from coreimage.publication.pointers import read_bytes, read_document, swap, swap_document
-from coreimage.storage import Store
+from coreimage.publication.pointers import read_document, swap_document
+from coreimage.storage import Store, read_bytes, swap
 
 log = structlog.get_logger("coreimage.publication")
 

@@ -51,9 +51,9 @@ from coreimage.publication.layout import (
     media_type,
     tree_of,
 )
-from coreimage.publication.pointers import read_bytes, read_document, swap_document
-from coreimage.signing import Role, Signer, verify_detached
-from coreimage.storage import Store, read_blob
+from coreimage.publication.pointers import read_document, swap_document
+from coreimage.signing import Role, Signer, signs
+from coreimage.storage import Store, read_blob, read_bytes
 
 log = structlog.get_logger("coreimage.publication")
 
@@ -246,7 +246,7 @@ def _commit(tree: BuildTree, build_id: BuildId, checksums: bytes, *, store: Stor
     """
     place = tree.key(build_id, SIGNATURE)
     left = store.head(place)
-    if left is None or not _signs(read_bytes(store, place), checksums, signer):
+    if left is None or not signs(read_bytes(store, place), checksums, Role.CDIMAGE, signer):
         signature, expected = signer.detached(Role.CDIMAGE, checksums), {"if_match": left.etag} if left else {}
         with suppress(ConflictError):
             store.put_bytes(place, signature, media_type=OPENPGP_SIGNATURE, if_absent=left is None, **expected)
@@ -256,14 +256,6 @@ def _commit(tree: BuildTree, build_id: BuildId, checksums: bytes, *, store: Stor
     except ConflictError:
         if read_bytes(store, key) != checksums:
             raise _foreign(key, "lists other files than this build has") from None
-
-
-def _signs(signature: bytes | None, checksums: bytes, signer: Signer) -> bool:
-    try:
-        made_by = verify_detached(checksums, signature or b"", [signer.public_key(Role.CDIMAGE)])
-    except VerificationError:
-        return False
-    return made_by == signer.fingerprint(Role.CDIMAGE)
 
 
 def _foreign(key: str, problem: str) -> VerificationError:

@@ -14,6 +14,7 @@ from coreimage.signing.keys import (
     write_backup,
 )
 from coreimage.signing.named import name_object
+from coreimage.signing.ours import says, signs
 from coreimage.signing.packets import issuer_of
 from coreimage.signing.roles import Role, Signer
 
@@ -32,6 +33,8 @@ __all__ = [
     "make_keyring",
     "name_object",
     "open_inline",
+    "says",
+    "signs",
     "switch_keys",
     "verify_detached",
     "write_backup",

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from coreimage.errors import ConflictError, VerificationError
 from coreimage.model import OPENPGP_MESSAGE
-from coreimage.signing.gpgv import open_inline
+from coreimage.signing.ours import says
 from coreimage.signing.roles import Role, Signer
-from coreimage.storage import Store
-
-_ATTEMPTS = 50
+from coreimage.storage import Store, swap
 
 
 def name_object(key: str, document: bytes, *, store: Store, signer: Signer) -> bool:
@@ -19,19 +14,10 @@ def name_object(key: str, document: bytes, *, store: Store, signer: Signer) -> b
     One that says it already stays as it is; of several who write at the same time, the last one is right. Raises
     ConflictError when others write all the time.
     """
-    for _ in range(_ATTEMPTS):
-        before = store.head(key)
-        if before is not None and _says(key, document, store, signer):
-            return False
-        message = signer.inline(Role.IMAGE_SIGNING, document)
-        expected = {"if_match": before.etag} if before else {}
-        with suppress(ConflictError):
-            store.put_bytes(key, message, media_type=OPENPGP_MESSAGE, if_absent=before is None, **expected)
-            return True
-    raise ConflictError(f"{key} changes all the time", where=store.url, resolution="run again")
 
+    def saying(found: bytes | None) -> bytes:
+        if found is not None and says(found, document, signer):
+            return found
+        return signer.inline(Role.IMAGE_SIGNING, document)
 
-def _says(key: str, document: bytes, store: Store, signer: Signer) -> bool:
-    with store.open(key) as file, suppress(VerificationError):
-        return open_inline(file.read(), [signer.public_key(Role.IMAGE_SIGNING)], where=key)[1] == document
-    return False
+    return swap(store, key, saying, media_type=OPENPGP_MESSAGE)

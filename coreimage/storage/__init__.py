@@ -3,6 +3,7 @@
 from coreimage.storage.blobs import blob_key, fetch_blob, open_blob, put_blob_bytes, put_blob_file, read_blob
 from coreimage.storage.format import require_format
 from coreimage.storage.store import ObjectInfo, Store, open_store
+from coreimage.storage.swap import read_bytes, swap
 
 __all__ = [
     "ObjectInfo",
@@ -14,5 +15,7 @@ __all__ = [
     "put_blob_bytes",
     "put_blob_file",
     "read_blob",
+    "read_bytes",
     "require_format",
+    "swap",
 ]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from coreimage.errors import ConflictError, NotFoundError, VerificationError
+from coreimage.errors import ConflictError, VerificationError
 from coreimage.model import JSON, OPENPGP_MESSAGE, OPENPGP_SIGNATURE, ArtifactRef
-from coreimage.signing import Role, Signer, open_inline, verify_detached
-from coreimage.storage import Store
+from coreimage.signing import Role, Signer, open_inline, says, signs
+from coreimage.storage import Store, read_bytes
 from coreimage.system_image import layout
 from coreimage.system_image.documents import (
     Document,
@@ -48,7 +48,7 @@ def read_channels(store: Store, signer: Signer) -> Channels:
     """Raises VerificationError unless image-signing signed it."""
     key = layout.key(layout.CHANNELS_SIGNED)
     while (found := store.head(key)) is not None:
-        message = _read(store, key)
+        message = read_bytes(store, key)
         again = store.head(key)
         if message is not None and again is not None and again.etag == found.etag:
             keyring = [signer.public_key(Role.IMAGE_SIGNING)]
@@ -75,7 +75,7 @@ def read_images(store: Store, channels: Document, channel: str, device: str) -> 
 def read_index(store: Store, entry: Document) -> bytes:
     """The index that a device's entry names. Raises VerificationError when other bytes are there, or none."""
     key = layout.key(entry["index"])
-    content = _read(store, key)
+    content = read_bytes(store, key)
     if content is None or hashlib.sha256(content).hexdigest() != entry["index_sha256"]:
         raise VerificationError(
             "the index is not the one that the channel names", where=key, resolution="restore it from a backup"
@@ -122,8 +122,8 @@ def put_candidate_channels(
     key = layout.key(layout.candidate_channels(channel, device, version))
     named = channels_with({}, channel, device, index.sha256)
     content = compact_bytes(signed_channels(named, number=version, candidate=True))
-    message = _read(store, key)
-    if message is None or not _says(message, content, signer):
+    message = read_bytes(store, key)
+    if message is None or not says(message, content, signer):
         message = signer.inline(Role.IMAGE_SIGNING, content)
         store.put_bytes(key, message, media_type=OPENPGP_MESSAGE)
     sha256 = hashlib.sha256(message).hexdigest()
@@ -158,7 +158,7 @@ def _derived(store: Store, channels: Document, paired: Document) -> Iterator[tup
     for channel, device, entry in _own_indexes(channels):
         if paired.get(channel, {}).get("devices", {}).get(device, {}).get("index") == entry["index"]:
             continue
-        content = _read(store, layout.key(entry["index"]))
+        content = read_bytes(store, layout.key(entry["index"]))
         if content is not None:
             yield layout.key(layout.plain_index(channel, device)), content
     yield layout.key(layout.CHANNELS), json_bytes(channels)
@@ -175,40 +175,16 @@ def _own_indexes(channels: Document) -> Iterator[tuple[str, str, Document]]:
 def _paired(store: Store) -> Document:
     """channels.json as it is, for comparing only."""
     try:
-        found = json.loads(_read(store, layout.key(layout.CHANNELS)) or b"{}")
+        found = json.loads(read_bytes(store, layout.key(layout.CHANNELS)) or b"{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _write_pair(store: Store, signer: Signer, key: str, content: bytes) -> bool:
-    signature = _read(store, f"{key}.asc")
-    if _read(store, key) == content and signature is not None and _signs(signature, content, signer):
+    signature = read_bytes(store, f"{key}.asc")
+    if read_bytes(store, key) == content and signs(signature, content, Role.IMAGE_SIGNING, signer):
         return False
     store.put_bytes(f"{key}.asc", signer.detached(Role.IMAGE_SIGNING, content), media_type=OPENPGP_SIGNATURE)
     store.put_bytes(key, content, media_type=JSON)
     return True
-
-
-def _signs(signature: bytes, content: bytes, signer: Signer) -> bool:
-    """By the key that signs now: a pair that a former key signed is made anew."""
-    try:
-        made_by = verify_detached(content, signature, [signer.public_key(Role.IMAGE_SIGNING)])
-    except VerificationError:
-        return False
-    return made_by == signer.fingerprint(Role.IMAGE_SIGNING)
-
-
-def _says(message: bytes, content: bytes, signer: Signer) -> bool:
-    try:
-        return open_inline(message, [signer.public_key(Role.IMAGE_SIGNING)])[1] == content
-    except VerificationError:
-        return False
-
-
-def _read(store: Store, key: str) -> bytes | None:
-    try:
-        with store.open(key) as file:
-            return file.read()
-    except NotFoundError:
-        return None

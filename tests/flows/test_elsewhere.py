@@ -161,6 +161,7 @@ def test_what_two_channels_want_at_the_same_time_is_one_run(
     second.join()
 
     assert [step for step in worker.taken if step in CHROOTS] == CHROOTS
+    assert len(results) == 2
     for result in results.values():
         assert of_elsewhere(result) == dict.fromkeys(ELSEWHERE, False)
 

@@ -28,9 +28,8 @@ from coreimage.publication import (
     publish_build,
     read_build,
 )
-from coreimage.publication.pointers import read_bytes
 from coreimage.signing import GnupgSigner, Role, create_keys, verify_detached
-from coreimage.storage import Store
+from coreimage.storage import Store, read_bytes
 from coreimage.storage.directory import DirectoryStore
 from coreimage.storage.s3 import S3Store
 from tests.harness.s3 import S3Server

@@ -10,8 +10,7 @@ import pytest
 
 from coreimage.model import JSON
 from coreimage.publication import BuildTree, content_sha256, expire_builds, publish_build
-from coreimage.publication.pointers import read_bytes
-from coreimage.storage import Store
+from coreimage.storage import Store, read_bytes
 from coreimage.storage.directory import DirectoryStore
 from tests.unit.publication.builds import NOON, DigestSigner, content
 from tests.unit.publication.stores import WatchedStore

@@ -9,8 +9,7 @@ import pytest
 from coreimage.errors import NotFoundError, VerificationError
 from coreimage.model import Architecture, PublishedBuild
 from coreimage.publication import mark_good, publish_build
-from coreimage.publication.pointers import read_bytes
-from coreimage.storage import Store
+from coreimage.storage import Store, read_bytes
 from coreimage.storage.directory import DirectoryStore
 from tests.unit.publication.builds import NOON, DigestSigner, boot_report, content
 from tests.unit.publication.stores import Killed, WatchedStore, killing_store

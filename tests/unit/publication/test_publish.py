@@ -22,9 +22,8 @@ from coreimage.publication import (
     read_build,
 )
 from coreimage.publication.documents import decode_checksums
-from coreimage.publication.pointers import read_bytes
 from coreimage.signing import Role
-from coreimage.storage import Store
+from coreimage.storage import Store, read_bytes
 from coreimage.storage.directory import DirectoryStore
 from tests.unit.publication.builds import NOON, DigestSigner, KeylessSigner, content
 from tests.unit.publication.stores import Killed, WatchedStore, killing_store
