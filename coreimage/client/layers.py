@@ -200,11 +200,9 @@ def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
 def _opener(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], IO[bytes] | None]:
     if not member.isfile():
         return _nothing
-    return (
-        partial(tar.extractfile, member)
-        if member.issparse()
-        else partial(_content, tar, member.offset_data, member.size)
-    )
+    if member.issparse():
+        return partial(tar.extractfile, member)
+    return partial(_content, tar, member.offset_data, member.size)
 
 
 def _content(tar: tarfile.TarFile, start: int, size_bytes: int) -> IO[bytes] | None:

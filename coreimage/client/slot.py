@@ -145,8 +145,8 @@ class Slot:
             elif expected != entry:
                 raise TargetError(_CHANGED, where=self._where(entry.name))
             self._on_progress("verify", total - len(wanted), total)
-        for name in wanted:
-            raise TargetError(_CHANGED, where=self._where(name))
+        if wanted:
+            raise TargetError(_CHANGED, where=self._where(min(wanted)))
         return tuple(undescribed)
 
     def _where(self, name: bytes) -> str:

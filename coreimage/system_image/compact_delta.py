@@ -9,9 +9,10 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile, TemporaryDirectory
 from threading import BoundedSemaphore, Lock
@@ -25,8 +26,8 @@ from coreimage.system_image.base_tools import Tools
 from coreimage.system_image.byte_diff import DIFF_DRIFT_BYTES, DIFF_LIMIT_BYTES, Steps, diff, packed_bytes
 from coreimage.system_image.cpio import MAGICS as CPIO_MAGICS
 from coreimage.system_image.cpio import parts
+from coreimage.system_image.file_bytes import IN_MEMORY_BYTES, Bytes, FileBytes, bytes_of, file_bytes
 from coreimage.system_image.packed import Packed, packed_part, packers_of
-from coreimage.system_image.span import IN_MEMORY_BYTES, Bytes, FileBytes, bytes_of
 from coreimage.tarball import compress_xz
 
 _LZMA = {
@@ -205,39 +206,32 @@ class _Maker:
         return values if pieces is None else {**values, "c": pieces}
 
     def _content(self, entry: Entry) -> _Content:
-        with self._scratch(entry) as scratch:
-            return self._content_of(entry, scratch)
-
-    @contextmanager
-    def _scratch(self, entry: Entry) -> Iterator[Path]:
-        """A folder. Large files have theirs one at a time, for the memory that they take."""
+        """Large ones one at a time, for the memory that they take."""
         large = entry.size_bytes > IN_MEMORY_BYTES
         with self._large if large else nullcontext(), TemporaryDirectory(dir=self._folder) as scratch:
-            yield Path(scratch)
+            return self._content_of(entry, Path(scratch))
 
     def _content_of(self, entry: Entry, scratch: Path) -> _Content:
         """Patched where that is smaller, whole otherwise; looked into where there is something in it."""
-        new = self._read(self._target, entry.name, scratch / "new")
+        new = self._read(self._target, entry.name)
         place = self._places.get(entry.name)
         if place is None or self._old[place].kind != "file":
             place = self._renamed.like(entry.name)
         old = None
         if place is not None:
-            old = _Old(self._read(self._base, self._old[place].name, scratch / "old"), ["b", place])
+            old = _Old(self._read(self._base, self._old[place].name), ["b", place])
         packed = packed_part(new) if len(new) >= _PACKED_WORTH_BYTES else None
         content = _Content(scratch, self._made_before if _late(entry) else {})
         if packed is None or not self._repack(content, old, new, packed):
             self._add(content, old, new)
         return content
 
-    def _read(self, tree: LayeredTree, name: bytes, scratch: Path) -> Bytes:
+    def _read(self, tree: LayeredTree, name: bytes) -> Bytes:
+        return bytes_of(self._seen(tree, name))
+
+    def _seen(self, tree: LayeredTree, name: bytes) -> FileBytes:
         """All files of a tarball are read through one place in it."""
-        with self._reading, tree.open(name) as file:
-            if tree[name].entry.size_bytes <= IN_MEMORY_BYTES:
-                return file.read()
-            with scratch.open("wb") as target:
-                shutil.copyfileobj(file, target, _CHUNK_BYTES)
-        return FileBytes(scratch)
+        return FileBytes(partial(tree.open, name), tree[name].entry.size_bytes, self._reading)
 
     def _repack(self, content: _Content, old: _Old | None, new: Bytes, packed: Packed) -> bool:
         """Looks inside, where packing what is inside again with the base image's own tool gives the same bytes."""
@@ -252,12 +246,12 @@ class _Maker:
         if old and was and old_plain is not None:
             number = old.source[1]
             self._unpack[str(number)] = [was.start, was.end - was.start, was.kind]
-            size_bytes = old_plain.stat().st_size
-            old_inside = _Old(bytes_of(old_plain), ["u", number, 0, size_bytes])
-        self._add(inside, old_inside, bytes_of(plain))
+            was_plain = bytes_of(file_bytes(old_plain))
+            old_inside = _Old(was_plain, ["u", number, 0, len(was_plain)])
+        self._add(inside, old_inside, bytes_of(file_bytes(plain)))
         content.pieces.append(["z", packer, inside.pieces])
         rest = old.part(was.end, len(old.content)) if old and was else None
-        self._add(content, rest, new[packed.end : len(new)])
+        self._add(content, rest, new[packed.end :])
         return True
 
     def _add(self, content: _Content, old: _Old | None, new: Bytes) -> None:
@@ -311,14 +305,14 @@ class _Maker:
         """The first stream of each kind says what may have made all of them: not every packer is tried for each, and
         which file is looked at first does not matter."""
         for entry in files:
-            with self._scratch(entry) as scratch:
-                content = self._read(self._target, entry.name, scratch / "new")
-                packed = packed_part(content) if len(content) >= _PACKED_WORTH_BYTES else None
-                if packed is not None:
-                    stream = content[packed.start : packed.end]
-                    key = _key(packed, stream)
-                    if key not in self._packers:
-                        self._packers[key] = pool.submit(copy_context().run, self._made_by, packed.kind, stream)
+            content = self._seen(self._target, entry.name)
+            packed = packed_part(content) if len(content) >= _PACKED_WORTH_BYTES else None
+            if packed is None:
+                continue
+            stream = content[packed.start : packed.end]
+            key = _key(packed, stream)
+            if key not in self._packers:
+                self._packers[key] = pool.submit(copy_context().run, self._made_by, packed.kind, stream)
 
     def _made_by(self, kind: str, stream: bytes) -> str | None:
         with TemporaryDirectory(dir=self._folder) as scratch:
@@ -344,7 +338,7 @@ def _key(packed: Packed, stream: bytes) -> tuple[object, ...]:
 
 def _worthwhile(old: _Old | None, new: bytes) -> Steps | None:
     """Those that make `new` of the old content, where they take less than the bytes themselves."""
-    steps = diff(old.content[: len(old.content)], new, old.start) if old else None
+    steps = diff(old.content[:], new, old.start) if old else None
     if steps is None:
         return None
     cost_bytes = steps.cost_bytes()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from coreimage.system_image.span import Bytes
+from coreimage.system_image.file_bytes import Bytes
 
 MAGICS = (b"070701", b"070702")
 _HEADER_BYTES = 110

@@ -40,8 +40,8 @@ from coreimage.system_image.documents import (
     json_bytes,
     payloads,
 )
-from coreimage.system_image.payload import put_pool_file, put_sidecar, put_signature
-from coreimage.tarball import XzFilter, compress_xz, decompress
+from coreimage.system_image.payload import code_filter, put_pool_file, put_sidecar, put_signature
+from coreimage.tarball import compress_xz, decompress
 from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
@@ -143,8 +143,7 @@ def _make_legacy(
     for kind, layer in zip(pair.kinds, whole or layers, strict=not whole):
         if layer.removed:
             produce, target = partial(legacy_delta.write, layer, pair.target), pair.folder / f"{kind}.delta.tar.xz"
-            filters = XzFilter.NONE if kind == "device" else XzFilter.X86
-            made[kind] = compress_xz(produce, target, run=run, lzma=_LZMA, filters=filters)
+            made[kind] = compress_xz(produce, target, run=run, lzma=_LZMA, filters=code_filter(kind))
     if _size_bytes(taken) + sum(path.stat().st_size for path in made.values()) >= _size_bytes(targets):
         return None
     refs = [_to_pool(kind, path, recipe, store=store, signer=signer) for kind, path in made.items()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from coreimage.client.compact import PACKERS
 from coreimage.system_image.cpio import parts
-from coreimage.system_image.span import Bytes
+from coreimage.system_image.file_bytes import Bytes
 
 _MAGICS = {
     b"\xfd7zXZ\0": "xz",
