@@ -34,7 +34,7 @@ _LZMA = {
     "manifest": "preset=6,dict=4MiB",
     "controls": "preset=6,dict=1MiB",
     "differences": "preset=3,dict=1MiB",
-    "literals": "preset=6,dict=8MiB",
+    "literals": "preset=6,dict=3MiB",
 }
 """The last three are read at once on the device. Differences are zeros most often, and many: a higher preset takes five
 times as long for a tenth of their size."""

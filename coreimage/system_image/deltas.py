@@ -46,7 +46,7 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-DELTA_VERSION = 4
+DELTA_VERSION = 5
 """Raise it when the same pair of images gives other bytes: it is part of the cache key."""
 _LZMA = "preset=2,dict=8MiB,nice=64,depth=4"
 

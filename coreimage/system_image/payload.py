@@ -25,14 +25,14 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-IMPORTER_VERSION = 6
+IMPORTER_VERSION = 7
 """Raise it when the same input gives other bytes: it is part of the cache key."""
 
 _CUSTOMISE: dict[str, Callable[[Path, IO[bytes]], None]] = {"ubuntu": customise_rootfs, "device": unpack_gzip}
 """By what the payload is; any other is a component."""
 _XZ: dict[Compression, tuple[str, str]] = {
     "fast": ("preset=0", "16MiB"),
-    "default": ("preset=2,dict=8MiB,nice=64,depth=8", "16MiB"),
+    "default": ("preset=2,dict=8MiB,nice=64,depth=16", "16MiB"),
     "smallest": ("preset=6,dict=32MiB", "64MiB"),
 }
 """Options of LZMA2, and block size: what each of two threads works on. Giving up the search earlier than the preset
