@@ -46,7 +46,7 @@ from coreimage.workspace import workspace
 
 log = structlog.get_logger("coreimage.system_image")
 
-DELTA_VERSION = 5
+DELTA_VERSION = 6
 """Raise it when the same pair of images gives other bytes: it is part of the cache key."""
 _LZMA = "preset=2,dict=8MiB,nice=64,depth=4"
 
@@ -137,7 +137,7 @@ def _make_legacy(
     except legacy_delta.NotExpressibleError as error:
         log.warning("no delta in the form of 2015", reason=str(error))
         return None
-    whole = legacy_delta.whole_last(layers, pair.target)
+    whole = legacy_delta.whole_last(layers, pair.base, pair.target)
     taken = [_ordered(targets)[-1]] if whole else []
     made: dict[str, Path] = {}
     for kind, layer in zip(pair.kinds, whole or layers, strict=not whole):

@@ -62,23 +62,18 @@ def plan(base: LayeredTree, target: LayeredTree, layers: int) -> tuple[Layer, ..
     return tuple(plans)
 
 
-def whole_last(plans: Sequence[Layer], target: LayeredTree) -> tuple[Layer, ...] | None:
+def whole_last(plans: Sequence[Layer], base: LayeredTree, target: LayeredTree) -> tuple[Layer, ...] | None:
     """What remains of the plans when the last tarball of the delta is the target's own last one, whole: packing nearly
     all of it again would save nothing. None where that does not pay, where it would lack what another tarball of the
-    target brings, or where a folder has a default ACL, which what is unpacked over the base would inherit.
+    target brings, or where something in it would inherit the default ACL of its folder.
 
     What the last would delete, the first does: no other brings those names.
     """
-    if any(_DEFAULT_ACL in _attributes(target, name) for name in target.names):
-        return None
     *others, last = plans
     own = {name for name in target.names if target[name].layer == len(others)}
     whole_bytes, written_bytes = (sum(target[name].entry.size_bytes for name in some) for some in (own, last.written))
-    if (
-        not others
-        or written_bytes < max(_WHOLE_LEAST_BYTES, _WHOLE_FROM * whole_bytes)
-        or not own.issuperset(last.written)
-    ):
+    pays = written_bytes >= max(_WHOLE_LEAST_BYTES, _WHOLE_FROM * whole_bytes)
+    if not others or not pays or not own.issuperset(last.written) or any(_inherits(name, base, target) for name in own):
         return None
     first = Layer(tuple(sorted({*others[0].removed, *last.removed})), others[0].written)
     return first, *others[1:]
@@ -177,10 +172,13 @@ def _require_expressible(written: set[bytes], base: LayeredTree, target: Layered
             raise NotExpressibleError(f"the folder {name!r} loses an attribute")
     one_tarball = len({target.last_layer(name) for name in written}) == 1
     for name in written:
-        parent = name.rpartition(b"/")[0]
-        there = _attributes(base, parent) | (set() if one_tarball else _attributes(target, parent))
-        if _DEFAULT_ACL in there:
+        if _inherits(name, base, *(() if one_tarball else (target,))):
             raise NotExpressibleError(f"{name!r} would inherit the default ACL of its folder")
+
+
+def _inherits(name: bytes, *trees: LayeredTree) -> bool:
+    """Where one of these is there already."""
+    return any(_DEFAULT_ACL in _attributes(tree, name.rpartition(b"/")[0]) for tree in trees)
 
 
 def _attributes(tree: LayeredTree, folder: bytes) -> set[str]:

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, event, given, settings
 
 from coreimage.client import RepositoryError
 from coreimage.client.layers import LayeredTree
-from coreimage.system_image.legacy_delta import NotExpressibleError, plan, whole_last, write
-from tests.harness.random_trees import Layers, Member, look, pairs, tarball, unpack
+from coreimage.system_image.legacy_delta import Layer, NotExpressibleError, plan, whole_last, write
+from tests.harness.random_trees import ACL_BYTES, DEFAULT_ACL, Layers, Member, look, pairs, tarball, unpack
 
 FILE, FOLDER, SOFT, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
@@ -30,7 +30,7 @@ def delta(base: Sequence[bytes], target: Sequence[bytes]) -> list[bytes]:
             for tars in (base, target)
         )
         plans = plan(old, new, len(target))
-        whole = whole_last(plans, new)
+        whole = whole_last(plans, old, new)
         return [written(layer, new) for layer in whole or plans if layer.removed] + list(target[-1:] if whole else ())
 
 
@@ -125,6 +125,22 @@ def test_a_tarball_that_changed_nearly_whole_is_not_packed_again() -> None:
     made = same([rootfs, old], [rootfs, new])
     assert made[-1] == new
     assert [removed(tar) for tar in made] == [["system/modules/1"], []]
+
+
+@pytest.mark.parametrize(("folder", "taken"), [("system/log", True), ("system/modules", False)])
+def test_only_what_would_inherit_an_acl_is_not_taken_whole(folder: str, taken: bool) -> None:
+    """The journal's folder has one in every image; its own content is in none."""
+    handing_down, module = tarfile.TarInfo(folder), ("system/modules/new.ko", FILE, b"x" * (1 << 20))
+    handing_down.type, handing_down.mode, handing_down.uid, handing_down.gid = FOLDER, 0o755, os.geteuid(), os.getegid()
+    handing_down.pax_headers = {DEFAULT_ACL: ACL_BYTES.decode("utf-8", "surrogateescape")}
+    rootfs = tarball([(handing_down, b"")])
+    with ExitStack() as opened:
+        old, new = (
+            LayeredTree([opened.enter_context(tarfile.open(fileobj=io.BytesIO(tar))) for tar in tars])
+            for tars in ([rootfs, tree()], [rootfs, tree(module)])
+        )
+        last = Layer((b"system/.nothing",), (module[0].encode(),))
+        assert (whole_last([Layer((), ()), last], old, new) is not None) == taken
 
 
 def test_same_size_and_time_but_other_content() -> None:
