@@ -53,7 +53,7 @@ from coreimage.publication.layout import (
 )
 from coreimage.publication.pointers import read_document, swap_document
 from coreimage.signing import Role, Signer, signs
-from coreimage.storage import Store, read_blob, read_bytes
+from coreimage.storage import Store, read_blob, read_bytes, swap
 
 log = structlog.get_logger("coreimage.publication")
 
@@ -244,12 +244,12 @@ def _commit(tree: BuildTree, build_id: BuildId, checksums: bytes, *, store: Stor
     A right signature that is there stays: another publisher of the same build may have recorded it. Any other was left
     by a kill, perhaps made with a key that is no longer ours.
     """
-    place = tree.key(build_id, SIGNATURE)
-    left = store.head(place)
-    if left is None or not signs(read_bytes(store, place), checksums, Role.CDIMAGE, signer):
-        signature, expected = signer.detached(Role.CDIMAGE, checksums), {"if_match": left.etag} if left else {}
-        with suppress(ConflictError):
-            store.put_bytes(place, signature, media_type=OPENPGP_SIGNATURE, if_absent=left is None, **expected)
+
+    def signature(found: bytes | None) -> bytes:
+        right = found and signs(found, checksums, Role.CDIMAGE, signer)
+        return found if found and right else signer.detached(Role.CDIMAGE, checksums)
+
+    swap(store, tree.key(build_id, SIGNATURE), signature, media_type=OPENPGP_SIGNATURE)
     key = tree.key(build_id, CHECKSUMS)
     try:
         store.put_bytes(key, checksums, media_type=TEXT, if_absent=True)
