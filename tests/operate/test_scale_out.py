@@ -5,18 +5,13 @@ from __future__ import annotations
 import urllib.error
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from coreimage.model import Architecture
-from coreimage.storage import Store, open_store
-from tests.harness.fleet import Fleet, Machine, fleet
-from tests.harness.product import Product, small_keys
-from tests.harness.server import serve
+from tests.harness.fleet import Fleet, Machine
+from tests.harness.fleet_product import FleetProduct, fleet_product
 from tests.harness.tools import SharedTools
 from tests.harness.workshop import running_as_root, wait_until
 
@@ -33,39 +28,16 @@ FORTY = {f"board{number}_{architecture}": architecture for architecture in ARCHI
 _WITHIN_S = 3600.0
 
 
-@dataclass(frozen=True)
-class Place:
-    fleet: Fleet
-    keys: Path
-    devices: Mapping[str, Architecture]
-
-
 @pytest.fixture(scope="module", params=[FEW, FORTY], ids=["few", "forty"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tools: SharedTools
-) -> Iterator[Place]:
-    """The servers, with a project whose archives are reached over the network, and its keys."""
+) -> Iterator[FleetProduct]:
     folder = tmp_path_factory.mktemp("fleet")
-    product = Product(folder / "product", channels=CHANNELS, devices=request.param, settings={"spread": True})
-    keys = small_keys(tmp_path_factory.mktemp("keys") / "keys")
-    with (
-        fleet(folder) as made,
-        serve(folder / "product/archive", made.address) as archive,
-        serve(tools.folder / "archive", made.address) as tools_archive,
-    ):
-        config: Any = product.config
-        config |= yaml.safe_load(tools.yaml)
-        config["series"]["1"]["archives"][0]["uri"] = archive.url
-        config["tools"]["archives"][0]["uri"] = tools_archive.url
-        product.write()
-        with pytest.MonkeyPatch.context() as environment:
-            for name, value in made.s3.environment().items():
-                environment.setenv(name, value)
-            made.coreimage("--project", str(product.project_file), "deploy")
-            yield Place(made, keys, request.param)
+    with fleet_product(folder, tools, channels=CHANNELS, devices=request.param) as made:
+        yield made
 
 
-def test_the_api_asks_who_it_is(place: Place) -> None:
+def test_the_api_asks_who_it_is(place: FleetProduct) -> None:
     made = place.fleet
     stranger = Fleet(made.folder, made.address, made.s3, made.url, "", made.database_url, made.stack)
     with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -73,7 +45,7 @@ def test_the_api_asks_who_it_is(place: Place) -> None:
     assert made.api("/deployments/count", {}) > len(CHANNELS)
 
 
-def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(place: Place) -> None:
+def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(place: FleetProduct) -> None:
     made = place.fleet
     made.add("signing", place.keys, limit=3)
     builders = [made.add("build") for _ in range(2)]
@@ -99,15 +71,13 @@ def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(pl
     assert_released_once(place, finished)
 
 
-def assert_released_once(place: Place, finished: list[dict[str, Any]]) -> None:
+def assert_released_once(place: FleetProduct, finished: list[dict[str, Any]]) -> None:
     """One build or one for each channel, and the first version of every device: right, as clients see it."""
-    store = open_store(f"s3://{place.fleet.s3.bucket}")
-    build_ids = {run["name"].split()[-1] for run in finished}
-    assert published(store) == build_ids
+    assert place.published() == {run["name"].split()[-1] for run in finished}
     for channel in CHANNELS:
         for device in place.devices:
-            assert versions(store, channel, device) == {"1"}
-    place.fleet.coreimage("--store", store.url, "verify")
+            assert place.versions(channel, device) == {"1"}
+    place.fleet.coreimage("--store", place.store.url, "verify")
 
 
 def report(made: Fleet, run: str) -> str:
@@ -157,12 +127,3 @@ def working_on(made: Fleet, machine: Machine) -> list[str]:
 
 def taken_by(runs: list[dict[str, Any]], machine: Machine) -> list[dict[str, Any]]:
     return [run for run in runs if machine.took(run["id"])]
-
-
-def published(store: Store) -> set[str]:
-    return {key.split("/")[4] for item in store.list("cdimage/") if (key := item.key).endswith("/SHA256SUMS")}
-
-
-def versions(store: Store, channel: str, device: str) -> set[str]:
-    prefix = f"images/{channel}/{device}/"
-    return {item.key.removeprefix(prefix).split("/")[0] for item in store.list(prefix)}
