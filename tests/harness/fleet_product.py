@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from tests.harness.fleet import Fleet, fleet
 from tests.harness.product import Product, small_keys
 from tests.harness.server import serve
 from tests.harness.tools import SharedTools
+
+OF_STEPS = {"flows": {"name": {"any_": ["take-step"]}}}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,29 @@ class FleetProduct:
     def versions(self, channel: str, device: str) -> set[str]:
         prefix = f"images/{channel}/{device}/"
         return {item.key.removeprefix(prefix).split("/")[0] for item in self.store.list(prefix)}
+
+    def steps_elsewhere(self) -> list[dict[str, Any]]:
+        """All runs of steps that other machines took, and how each ended."""
+        return self._found_by("/flow_runs/filter")
+
+    def done(self) -> Counter[str]:
+        """How often each step was really done elsewhere, rather than found done, by what tells steps apart."""
+        keys = {run["id"]: _key_of(run) for run in self.steps_elsewhere()}
+        tasks = self._found_by("/task_runs/filter")
+        return Counter(keys[task["flow_run_id"]] for task in tasks if task["state"]["name"] == "Completed")
+
+    def _found_by(self, path: str) -> list[dict[str, Any]]:
+        """All pages of an answer."""
+        found: list[dict[str, Any]] = []
+        while page := self.fleet.api(path, {**OF_STEPS, "limit": 200, "offset": len(found), "sort": "ID_DESC"}):
+            found += page
+        return found
+
+
+def _key_of(step: dict[str, Any]) -> str:
+    """The one of its tags that no deployment gave it."""
+    (key,) = [tag for tag in step["tags"] if tag.startswith(step["parameters"]["step"])]
+    return str(key)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.error
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from coreimage.model import Architecture
 from tests.harness.fleet import Fleet, Machine
-from tests.harness.fleet_product import FleetProduct, fleet_product
+from tests.harness.fleet_product import OF_STEPS, FleetProduct, fleet_product
 from tests.harness.tools import SharedTools
 from tests.harness.workshop import running_as_root, wait_until
 
@@ -57,14 +56,14 @@ def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(pl
 
     finished = [made.completed(run, _WITHIN_S) for run in runs]
 
-    steps = steps_elsewhere(made)
+    steps = place.steps_elsewhere()
     states = {run["id"]: run["state"]["name"] for run in steps}
     assert [states[run] for run in lost].count("Crashed") == len(lost), (
         "what the machine did was noticed and given away"
     )
     assert taken_by(steps, builders[1]), "both machines had work"
     assert taken_by(steps, builders[2]), "who joins gets work"
-    assert done_twice(made, steps) == [], "what several channels want is made once"
+    assert set(place.done().values()) == {1}, "what several channels want is made once"
     reports = [report(made, run["id"]) for run in finished]
     anew = [said.partition("done anew: ")[2].partition("\n")[0] for said in reports]
     assert any("build-rootfs" in said for said in anew), "what was done elsewhere was done"
@@ -86,42 +85,9 @@ def report(made: Fleet, run: str) -> str:
     return str(found["data"])
 
 
-def steps_elsewhere(made: Fleet) -> list[dict[str, Any]]:
-    """All runs of steps, and how each ended."""
-    return found_by(made, "/flow_runs/filter", OF_STEPS)
-
-
-OF_STEPS = {"flows": {"name": {"any_": ["take-step"]}}}
-
-
-def done_twice(made: Fleet, steps: list[dict[str, Any]]) -> list[str]:
-    """Names of steps of one key that more than one run really did, rather than found done."""
-    named = {run["id"]: run["name"] for run in steps}
-    keys = {run["id"]: key_of(run) for run in steps}
-    done = Counter[str]()
-    for task in found_by(made, "/task_runs/filter", OF_STEPS):
-        if task["state"]["name"] == "Completed":
-            done[keys[task["flow_run_id"]]] += 1
-    return [named[run] for run, key in keys.items() if done[key] > 1]
-
-
-def key_of(step: dict[str, Any]) -> str:
-    """The one of its tags that no deployment gave it."""
-    (key,) = [tag for tag in step["tags"] if tag.startswith(step["parameters"]["step"])]
-    return str(key)
-
-
-def found_by(made: Fleet, path: str, document: dict[str, Any]) -> list[dict[str, Any]]:
-    """All pages of an answer."""
-    found: list[dict[str, Any]] = []
-    while page := made.api(path, {**document, "limit": 200, "offset": len(found), "sort": "ID_DESC"}):
-        found += page
-    return found
-
-
 def working_on(made: Fleet, machine: Machine) -> list[str]:
     """Runs of steps that go on there."""
-    document = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "flows": {"name": {"any_": ["take-step"]}}}
+    document = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, **OF_STEPS}
     return [run["id"] for run in taken_by(made.api("/flow_runs/filter", document), machine)]
 
 
