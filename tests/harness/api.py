@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ class Api:
         return ""
 
     def api(self, path: str, document: Any = None, *, method: str = "") -> Any:
-        """One request. Raises urllib.error.HTTPError."""
+        """One request, made again while the server says that it is busy, as Prefect's own clients do. Raises
+        urllib.error.HTTPError."""
         headers = {"content-type": "application/json"}
         if self.password:
             headers["authorization"] = f"Basic {b64encode(self.password.encode()).decode()}"
@@ -60,9 +63,16 @@ class Api:
             headers=headers,
             method=method or ("GET" if document is None else "POST"),
         )
-        with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN_S) as answer:  # noqa: S310
-            content = answer.read()
-        return json.loads(content) if content else None
+        deadline = time.monotonic() + _ANSWERS_WITHIN_S
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN_S) as answer:  # noqa: S310
+                    content = answer.read()
+                return json.loads(content) if content else None
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.3)
 
     def start(self, deployment: str, *, environment: Mapping[str, str] | None = None, **parameters: Any) -> str:
         """The id of a new run of `flow/name`; `environment` is added to that of its process."""
