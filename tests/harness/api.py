@@ -133,10 +133,13 @@ class Api:
         wait_until(said, within_s, f"{text!r} in the log of the run")
 
     def tasks(self, run: str) -> list[tuple[str, str]]:
-        """Name and state of the run's task runs, in the order they began."""
+        """Name and state of the run's task runs, in the order they began; one whose state the server has not heard of
+        yet is pending."""
         document = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200, "sort": "EXPECTED_START_TIME_ASC"}
         found = self.api("/task_runs/filter", document)
-        return [(task["task_key"].rpartition("-")[0].replace("_", "-"), task["state"]["name"]) for task in found]
+        names = [task["task_key"].rpartition("-")[0].replace("_", "-") for task in found]
+        states = [(task["state"] or {"name": "Pending"})["name"] for task in found]
+        return list(zip(names, states, strict=True))
 
     def tasks_to(self, run: str, last: str, *, after: int = 0) -> list[tuple[str, str]]:
         """The same but the first `after`, once the newest is `last` and all are over.
