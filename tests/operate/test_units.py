@@ -184,8 +184,15 @@ def test_the_units_work_where_only_the_writable_partition_can_be_written(guest: 
     assert "Read-only file system" in guest.root("touch /opt/new 2>&1 || true")
     install(guest, tmp_path)
     guest.root(f"systemctl start --no-block {' '.join(SERVICES[:3])}")
-    wait_until(lambda: guest.api("/flow_runs/count", {}).startswith("200 "), _UP_WITHIN_S, "Prefect's API")
+
+    def answers() -> bool:
+        assert restarts(guest) == ["0"] * len(SERVICES), journal(guest)
+        return guest.api("/flow_runs/count", {}).startswith("200 ")
+
+    wait_until(answers, _UP_WITHIN_S, "Prefect's API")
     assert guest.api("/flow_runs/count", {}, "admin:wrong").startswith("401 "), "it asks who it is"
+    page = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:4200/', timeout=300).read().decode())"
+    assert "<html" in guest.root(f'python3 -c "{page}"'), "the UI is served"
     pool = {"name": "coreimage", "type": "process"}
     assert guest.api("/work_pools/", pool).startswith("201 ")
     guest.root(f"systemctl start --no-block {SERVICES[3]}")
@@ -196,7 +203,15 @@ def test_the_units_work_where_only_the_writable_partition_can_be_written(guest: 
 
     wait_until(online, _UP_WITHIN_S, "the worker")
     assert [guest.state(unit) for unit in SERVICES] == ["active"] * len(SERVICES)
-    restarts = guest.root(f"systemctl show --property NRestarts --value {' '.join(SERVICES)}").split()
-    assert restarts == ["0"] * len(SERVICES), guest.root("journalctl --no-pager -n 60 -u 'coreimage-*'")
+    assert restarts(guest) == ["0"] * len(SERVICES), journal(guest)
     said = guest.root("journalctl --no-pager -u 'coreimage-*'")
     assert not re.search(r"planted-17d2|change-me", said), "no secret is in the journal"
+
+
+def restarts(guest: Guest) -> list[str]:
+    """How often each service had to be started again."""
+    return guest.root(f"systemctl show --property NRestarts --value {' '.join(SERVICES)}").split()
+
+
+def journal(guest: Guest) -> str:
+    return guest.root("journalctl --no-pager -n 100 -u 'coreimage-*'")
