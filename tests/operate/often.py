@@ -14,6 +14,7 @@ from deployments.plan import MARK, Deployment
 from flows.schedule import drop_missed
 
 NAME = "often/every-minute"
+REPOSITORY = Path(__file__).parents[2]
 TAKES_S = 5.0
 
 
@@ -35,9 +36,10 @@ def deploy() -> None:
         parameters={},
         choices={},
         schedule=ScheduleConfig(cron="* * * * *"),
-        environment={},
+        # Only what is installed can be imported where a run starts, and the tests are not.
+        environment={"PYTHONPATH": str(REPOSITORY)},
     )
-    project = load_project(Path(__file__).parents[2] / "deployments/debian-core.yaml")
+    project = load_project(REPOSITORY / "deployments/debian-core.yaml")
     with get_client(sync_client=True) as client:
         apply(project, [wanted], client=client)
 
