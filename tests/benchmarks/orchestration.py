@@ -15,17 +15,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from coreimage.model import Architecture
 from tests.benchmarks.measure import memory_bytes
 from tests.benchmarks.page import Row, ratios, table
 from tests.benchmarks.place import ROOT, Place
-from tests.harness.fleet import Fleet, fleet, postgres_programs
-from tests.harness.product import Product, small_keys
-from tests.harness.server import serve
+from tests.harness.fleet import Fleet, postgres_programs
+from tests.harness.fleet_product import fleet_product
 from tests.harness.tools import made_shared_tools
 from tests.harness.workshop import family, wait_until
 
@@ -122,10 +118,10 @@ _OF_RUN = {
 
 def section(place: Place) -> str:
     folder = place.folder("orchestration")
-    with fleet(folder) as made:
-        _deploy(made, folder)
+    with fleet_product(folder, made_shared_tools(folder), channels=[CHANNEL], devices=DEVICES) as product:
+        made = product.fleet
         steps = _steps(made, folder)
-        workers, run = _workers(made, folder)
+        workers, run = _workers(made, product.keys)
         rows, history = _history(made, run)
     return _PAGE.format(
         steps=STEPS,
@@ -150,19 +146,6 @@ def _step_rows(seconds: Mapping[str, float]) -> list[Row]:
     ]
 
 
-def _deploy(made: Fleet, folder: Path) -> None:
-    tools = made_shared_tools(folder)
-    product = Product(folder / "product", channels=(CHANNEL,), devices=DEVICES, settings={"spread": True})
-    archives = made.stack.enter_context(serve(folder / "product/archive", made.address))
-    tools_archives = made.stack.enter_context(serve(tools.folder / "archive", made.address))
-    config: Any = product.config
-    config |= yaml.safe_load(tools.yaml)
-    config["series"]["1"]["archives"][0]["uri"] = archives.url
-    config["tools"]["archives"][0]["uri"] = tools_archives.url
-    product.write()
-    made.coreimage("--project", str(product.project_file), "deploy")
-
-
 def _steps(made: Fleet, folder: Path) -> dict[str, float]:
     script = folder / "steps.py"
     script.write_text(_STEPS)
@@ -179,9 +162,9 @@ def _steps(made: Fleet, folder: Path) -> dict[str, float]:
     return found
 
 
-def _workers(made: Fleet, folder: Path) -> tuple[list[Row], str]:
+def _workers(made: Fleet, keys: Path) -> tuple[list[Row], str]:
     """The rows, and a run to make a history of."""
-    made.add("signing", small_keys(folder / "keys"), limit=1)
+    made.add("signing", keys, limit=1)
     made.add("build", limit=1)
     made.completed(made.start(BUILD), _WITHIN_S)
     one = _refresh_s(made)

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True)
 class Row:
-    """`ratio` is of what was measured to its peer or limit; `reach` says what it is to be, where that was promised."""
+    """`ratio`, shown with three digits that count, is of what was measured to its peer or limit; `reach` says what it
+    is to be, where that was promised."""
 
     figure: str
     ratio: float
@@ -20,7 +21,7 @@ class Row:
 
 
 def ratios(rows: Sequence[Row]) -> str:
-    cells = [(row.figure, f"{row.ratio:.2f}", row.measured, row.reach) for row in rows]
+    cells = [(row.figure, f"{row.ratio:#.3g}", row.measured, row.reach) for row in rows]
     return table(("figure", "ratio", "measured", "to reach"), cells)
 
 

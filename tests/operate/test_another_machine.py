@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.harness.api import LAST, LIVE
 from tests.harness.fleet_product import FleetProduct, fleet_product
 from tests.harness.tools import SharedTools
 from tests.harness.workshop import running_as_root
@@ -17,8 +18,6 @@ pytestmark = [
     pytest.mark.skipif(not running_as_root(), reason="networks of their own are root's to make"),
 ]
 CHANNEL, DEVICE = "tiny/1/edge", "board_amd64"
-LIVE = {"probe-archives", "publish-keyrings", "publish-gadget", "offer-tools"}
-"""Steps that are never remembered."""
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_what_a_machine_without_the_key_could_not_do_another_does(place: FleetPr
 
     assert another.took(run)
     assert done["run_count"] == 2
-    again = made.tasks_to(run, "write-pages", after=len(first))
+    again = made.tasks_to(run, LAST, after=len(first))
     anew = [name for name, state in again if state != "Cached" and name not in LIVE]
     assert anew[0] == "publish-build"
     finished = {name for name, state in first if state == "Completed"} - LIVE

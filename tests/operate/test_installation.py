@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.api import LAST, LIVE
 from tests.harness.installed import Installed
 from tests.harness.workshop import family, wait_until
 
@@ -51,11 +52,6 @@ def test_a_run_builds_and_an_unchanged_one_ends_soon_saying_why(installed: Insta
     assert {state for name, state in installed.tasks_to(run, LAST) if name not in LIVE} == {"Cached"}
     assert [key for key in installed.objects() if key not in before and not key.startswith("results/")] == []
     assert second["total_run_time"] < first["total_run_time"] / 2
-
-
-LIVE = {"probe-archives", "publish-keyrings", "publish-gadget", "offer-tools"}
-"""Steps that are never remembered: they look, or write again what must be there."""
-LAST = "write-pages"
 
 
 def test_what_another_channel_wants_too_is_not_built_again(installed: Installed) -> None:

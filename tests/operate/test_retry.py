@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.api import LAST, LIVE
 from tests.harness.installed import Installed
 from tests.harness.product import KERNEL
 from tests.harness.workshop import running_as_root, wait_until
@@ -23,9 +24,6 @@ pytestmark = [
 ]
 CHANNEL = "tiny/1/gated"
 GATED = "build-channel/tiny:1:gated"
-LIVE = {"probe-archives", "publish-keyrings", "publish-gadget", "offer-tools"}
-"""Steps that are never remembered."""
-LAST = "write-pages"
 _DISK_MIB, _LARGER_THAN_DISK_BYTES = 24, 30_000_000
 Environment = dict[str, str]
 Breaks = Callable[[Installed], AbstractContextManager[Environment]]
