@@ -23,15 +23,15 @@ down: install
 
 ## make test                                everything that must pass
 test: install-test lint
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 ## make check                               lint, types, layering, unit tests
 check: install-test lint
-	$(BIN)/pytest -n 2 tests/unit
+	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile=check tests/unit
 
-## make test-all                            the same as `make test`, and the long campaigns
+## make test-all [ONLY="NAME …"]             the long campaigns too, in parts that resume; docs/campaigns.md records them
 test-all: install-test lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/python -m tests.campaigns $(ONLY)
 
 ## make benchmark [ONLY="NAME …"]            measure, and refresh the pages of docs/performance/
 benchmark: install-test

@@ -5,8 +5,10 @@ CoreimageError
 │   └── ConfigError         all problems of one project file at once
 ├── VerificationError     a signature, digest, size or path was refused         exit 3
 ├── NotFoundError         a channel, device, version, object or package is absent
-├── ConflictError         somebody else changed it first (compare-and-swap lost)
+├── ConflictError         what is asked for does not go with what is there
+│   └── LostWriteError      another writer was faster (compare-and-swap lost)
 ├── HostError             this machine lacks a tool, a permission or space
+│   └── DiskFullError       a disk, a quota or an object storage is full
 ├── AttentionError        nothing broke yet, but somebody must act
 ├── InfrastructureError   network, 5xx, a mirror in flux: trying again may help
 └── BuildError            the build's own inputs do not work (package, hook, size)
@@ -16,12 +18,19 @@ CoreimageError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
 class CoreimageError(Exception):
-    """Root of the tree. `str()` gives the whole message for a person: problem, where, what to do next."""
+    """Root of the tree. `str()` gives the whole message for a person.
+
+    Attributes:
+        problem: What happened.
+        where: To what: a file, a key of the store, a channel, an address.
+        resolution: What to do about it, if possible as the next command to type.
+    """
 
     exit_status = 1
     retryable = False
@@ -39,12 +48,14 @@ class CoreimageError(Exception):
 
 
 class UsageError(CoreimageError):
+    """The command line, an environment variable or a configuration file is wrong."""
+
     exit_status = 2
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong in a file: `line` counts from 1, 0 when unknown; `key` is dotted."""
+    """One thing that is wrong in a file. `key` is dotted; `line` counts from 1 and is 0 when it is not known."""
 
     key: str
     message: str
@@ -77,27 +88,37 @@ class VerificationError(CoreimageError):
 
 
 class NotFoundError(CoreimageError):
-    pass
+    """A channel, device, version, object or package that was asked for is not there."""
 
 
 class ConflictError(CoreimageError):
-    """A conditional write lost: the object was there already, or changed in between."""
+    """What is asked for does not go with what is there."""
+
+
+class LostWriteError(ConflictError):
+    """A conditional write lost: the object was there already, or changed in between. Trying again is the answer."""
 
 
 class HostError(CoreimageError):
-    pass
+    """This machine lacks a tool, a permission, a kernel feature or room."""
+
+
+class DiskFullError(HostError):
+    """A disk, a quota or an object storage is full."""
 
 
 class AttentionError(CoreimageError):
-    pass
+    """Nothing broke yet, but somebody must act."""
 
 
 class InfrastructureError(CoreimageError):
+    """The network, a server or a mirror did not do its part. Trying again may help."""
+
     retryable = True
 
 
 class BuildError(CoreimageError):
-    pass
+    """The inputs of a build do not work: a package, a hook, a size."""
 
 
 class ProcessError(BuildError):
@@ -110,4 +131,10 @@ class ProcessError(BuildError):
 
 
 class BootError(BuildError):
-    pass
+    """An image did not boot."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'core'?` for the nearest of `known` words, or nothing when none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,7 @@
-"""Where our log lines go: structlog over the standard library's loggers, so that any handler sees `event key=value`.
+"""Where log lines go: structlog over the standard library's loggers, so that any handler gets `event key=value`.
 
-A Prefect run attaches a handler of its own to the logger `coreimage` (setting `PREFECT_LOGGING_EXTRA_LOGGERS`) and so
-has every line in its log; the command line attaches one for the terminal, which shows the story and warnings, or all.
+A Prefect run attaches its own handler to the logger `coreimage` (setting `PREFECT_LOGGING_EXTRA_LOGGERS`), and so has
+every line in its log. The command line attaches one for the terminal, which shows the story and warnings, or all lines.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _STORY = "coreimage.story"
 _TERMINAL = "coreimage-terminal"
 
 story = structlog.get_logger(_STORY)
-"""What the person who waits wants to know: a few lines per step, each a sentence without `key=value`."""
+"""The log for the person who waits: a few lines per task, each a sentence without `key=value`."""
 
 
 def configure() -> None:
-    """Sends structlog to the loggers `coreimage.*`, at INFO unless a level was set. Calling it again is harmless."""
+    """Send structlog to the loggers `coreimage.*`, at INFO unless a level was set. It may be called again."""
     root = logging.getLogger(_ROOT)
     if root.level == logging.NOTSET:
         root.setLevel(logging.INFO)
@@ -40,9 +40,10 @@ def configure() -> None:
 
 
 def show(level: int) -> None:
-    """Shows on standard error, too: at DEBUG everything, at INFO the story and warnings, above only what is that bad.
+    """Show log lines on standard error as well. Prefect removes handlers: call this again after its import.
 
-    Prefect takes handlers away: call it again after its import.
+    Args:
+        level: At DEBUG every line is shown; at INFO the story and warnings; above, only lines of at least that level.
     """
     configure()
     root = logging.getLogger(_ROOT)
@@ -60,13 +61,13 @@ def show(level: int) -> None:
 
 
 def wants_bars() -> bool:
-    """Whether the story is being shown to a terminal, so that a bar may be drawn there."""
-    shown = (handler for handler in logging.getLogger(_ROOT).handlers if handler.name == _TERMINAL)
-    return any(handler.level <= logging.INFO for handler in shown) and sys.stderr.isatty()
+    """Return whether the story is shown at a terminal, so that progress bars may be drawn there."""
+    handlers = (handler for handler in logging.getLogger(_ROOT).handlers if handler.name == _TERMINAL)
+    return any(handler.level <= logging.INFO for handler in handlers) and sys.stderr.isatty()
 
 
 def decimal_size(size_bytes: float) -> str:
-    """`512 bytes`, `38.8 MB`: decimal units, as downloads are counted."""
+    """Return a size for people in decimal units, as downloads are counted: `512 bytes`, `38.8 MB`."""
     if size_bytes < 1000:  # noqa: PLR2004
         return f"{size_bytes:.0f} bytes"
     for unit in ("kB", "MB", "GB"):
@@ -77,7 +78,7 @@ def decimal_size(size_bytes: float) -> str:
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Finds standard error anew for each line: while bars are drawn, it is the one that writes above them."""
+    """Looks up `sys.stderr` for each line: while bars are drawn, it is a stream that writes above them."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

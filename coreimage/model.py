@@ -5,17 +5,32 @@ Data goes from stage to stage as these values; bytes go through the store, named
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from coreimage.errors import UsageError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Architecture = Literal["amd64", "arm64"]
+"""The names of `architecture.facts.FACTS`, which has all that is known of each."""
 Firmware = Literal["bios", "uefi"]
 Compression = Literal["fast", "default", "smallest", "zstd"]
 """Of a channel's full images. The first three are xz, which clients of 2015 read; zstd is for our own only."""
-FIRMWARES: dict[Architecture, tuple[Firmware, ...]] = {"amd64": ("bios", "uefi"), "arm64": ("uefi",)}
-"""What a machine of an architecture can be started by."""
 
 TAR_GZ = "application/gzip"
 TAR_XZ = "application/x-xz"
@@ -35,6 +50,25 @@ class Value(BaseModel):
     """Base of all values: immutable, unknown keys refused, equal when their fields are equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _one_size(value: Any) -> Any:
+    """ByteSize alone reads `1.G` as one byte, and passes over what follows the unit."""
+    if isinstance(value, str) and not re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", value):
+        raise ValueError("a size is a number with a unit behind it, such as 20G or 500M")
+    return value
+
+
+Size = Annotated[ByteSize, BeforeValidator(_one_size)]
+"""A number of bytes, written as `20G` (decimal), `20GiB` (binary) or a plain number."""
+
+
+def size_bytes(text: str, where: str) -> int:
+    """Return how many bytes a size such as `20G` is. Raises UsageError, which names `where` it was written."""
+    try:
+        return TypeAdapter(Size).validate_python(text)
+    except ValidationError as error:
+        raise UsageError(f"{text!r} is not a size", where=where, resolution="write it like 20G or 500M") from error
 
 
 Port = Annotated[
@@ -150,13 +184,22 @@ class CustomBuild(Value):
     tarball: ArtifactRef
 
 
+FileRole = Literal["rootfs", "device", "custom", "manifest", "filelist", "lock", "log"]
+"""What a published file is: one of the three tarballs, or what describes a rootfs or device tarball."""
+
+
 class PublishedFile(Value):
+    """One file of a dated build, and what it is; `device` is None for what all devices of the architecture share."""
+
     name: str
+    role: FileRole
+    architecture: Architecture
+    device: str | None = None
     artifact: ArtifactRef
 
 
 class PublishedBuild(Value):
-    """A dated build below `prefix`; `files` is sorted by name and holds all that SHA256SUMS lists."""
+    """A dated build below `prefix`. `files`, sorted by name, and `info`, its build.json, are what SHA256SUMS lists."""
 
     project: str
     series: str
@@ -164,6 +207,7 @@ class PublishedBuild(Value):
     build_id: str
     prefix: str
     files: tuple[PublishedFile, ...]
+    info: ArtifactRef
     checksums: ArtifactRef
     signature: ArtifactRef
 
@@ -172,7 +216,7 @@ class Candidate(Value):
     """The next version of a channel for a device: whole and signed, but not yet named by the channel.
 
     `channels` is a signed channels document that names nothing but this candidate, so that the ordinary client
-    can be pointed at it.
+    can be pointed at it. `files` are the files of the full image, in the order in which they are applied.
     """
 
     channel: str
@@ -182,7 +226,7 @@ class Candidate(Value):
     build_id: str
     index: ArtifactRef
     channels: ArtifactRef
-    files: tuple[PublishedFile, ...]
+    files: tuple[ArtifactRef, ...]
 
 
 class DiskImage(Value):
@@ -215,3 +259,42 @@ class Release(Value):
     device: str
     version: int
     index: ArtifactRef
+
+
+def canonical(value: Any) -> Any:
+    """Reduce a value to JSON values that are equal exactly when the contents are.
+
+    An artifact counts by digest and media type, wherever it is stored. A log does not count: it says how something was
+    made. A path is refused: it names a place, not a content.
+
+    Raises:
+        TypeError: The value, or something in it, has no canonical form.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, ArtifactRef):
+        return {"sha256": value.sha256, "media_type": value.media_type}
+    if isinstance(value, BaseModel):
+        return canonical({name: getattr(value, name) for name in type(value).model_fields})
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items() if not _is_log(item)}
+    if isinstance(value, set | frozenset):
+        return sorted((canonical(item) for item in value), key=canonical_json)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [canonical(item) for item in value if not _is_log(item)]
+    raise TypeError(f"{type(value).__name__} has no canonical form, so it cannot be part of an identity")
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON text of a value: of its canonical form, sorted by key, without blanks, in ASCII."""
+    plain = canonical(value)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def canonical_sha256(value: Any) -> str:
+    """Return the identity of a value: the SHA-256, in hex, of its canonical JSON."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _is_log(value: Any) -> bool:
+    return isinstance(value, ArtifactRef) and value.media_type == LOG

@@ -1,7 +1,7 @@
-"""Makes a Prefect server have exactly the deployments that a project wants, and what they need to run.
+"""Applying a project to a Prefect server: its deployments, automations and blocks, and the work pool that they need.
 
-Applied again, it changes nothing. A schedule that somebody paused in the UI stays paused; deployments that are not
-ours, or another project's, are left alone.
+Applied again, nothing changes. A schedule that somebody paused in the UI stays paused; deployments that are not ours,
+or of another project, are left alone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from coreimage.config import Project
 from coreimage.model import Value
+from coreimage.project.config import Project
 from deployments.notifications import automations, blocks
 from deployments.plan import MARK, POOL, QUEUES, Deployment, project_tag
 from tasks.blocks import RESULTS_BLOCK, ArtifactResults
@@ -39,7 +39,7 @@ _READ_AT_ONCE = 200
 
 
 class Change(Value):
-    """What is done to a deployment, an automation or a block; `details` has what differs, `from → to`."""
+    """One change of a deployment or an automation; `details` has the differences as `from → to`."""
 
     action: Literal["create", "update", "remove"]
     name: str
@@ -56,7 +56,17 @@ def apply(
     client: SyncPrefectClient,
     dry_run: bool = False,
 ) -> tuple[Change, ...]:
-    """What was changed, or with `dry_run` would be; empty when all is as it should be."""
+    """Make the server's deployments, automations and blocks those of a project.
+
+    Args:
+        project: The project.
+        wanted: The deployments of the project.
+        client: The client of the server.
+        dry_run: Change nothing, and only return what would be changed.
+
+    Returns:
+        The changes; empty when the server is up to date.
+    """
     if not dry_run:
         _infrastructure(client)
     changes = [*_deployments(project.config.project, wanted, client, dry_run)]
@@ -66,7 +76,7 @@ def apply(
 
 def _deployments(project: str, wanted: Sequence[Deployment], client: SyncPrefectClient, dry_run: bool) -> list[Change]:
     flows = {flow.id: flow.name for flow in client.read_flows()}
-    existing = {f"{flows.get(found.flow_id)}/{found.name}": found for found in _ours(project, client)}
+    existing = {f"{flows.get(old.flow_id)}/{old.name}": old for old in _ours(project, client)}
     changes = []
     for deployment in wanted:
         old = existing.pop(deployment.full_name, None)
@@ -76,23 +86,23 @@ def _deployments(project: str, wanted: Sequence[Deployment], client: SyncPrefect
         changes.append(Change(action="update" if old else "create", name=deployment.full_name, details=details))
         if not dry_run:
             _put(deployment, old, client)
-    for name, found in sorted(existing.items()):
+    for name, surplus in sorted(existing.items()):
         changes.append(Change(action="remove", name=name))
         if not dry_run:
-            client.delete_deployment(found.id)
+            client.delete_deployment(surplus.id)
     return changes
 
 
 def _ours(project: str, client: SyncPrefectClient) -> list[DeploymentResponse]:
     of_project = DeploymentFilter(tags=DeploymentFilterTags(all_=[MARK, project_tag(project)]))
-    found: list[DeploymentResponse] = []
-    while page := client.read_deployments(deployment_filter=of_project, limit=_READ_AT_ONCE, offset=len(found)):
-        found += page
-    return found
+    ours: list[DeploymentResponse] = []
+    while page := client.read_deployments(deployment_filter=of_project, limit=_READ_AT_ONCE, offset=len(ours)):
+        ours += page
+    return ours
 
 
 def shape(deployment: Deployment) -> dict[str, Any]:
-    """What a deployment is, as `described` reads it back."""
+    """Return the wanted facts of a deployment, in the form in which `described` returns the present ones."""
     return {
         "entrypoint": deployment.entrypoint,
         "queue": deployment.queue,
@@ -107,24 +117,25 @@ def shape(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def described(found: DeploymentResponse) -> dict[str, Any]:
-    crons = [entry.schedule for entry in found.schedules if isinstance(entry.schedule, CronSchedule)]
+def described(deployment: DeploymentResponse) -> dict[str, Any]:
+    """Return the facts of a deployment of the server, in the form of `shape`."""
+    crons = [schedule.schedule for schedule in deployment.schedules if isinstance(schedule.schedule, CronSchedule)]
     return {
-        "entrypoint": found.entrypoint,
-        "queue": found.work_queue_name,
-        "description": found.description,
-        "tags": sorted(found.tags),
-        "parameters": found.parameters,
-        "form": found.parameter_openapi_schema,
+        "entrypoint": deployment.entrypoint,
+        "queue": deployment.work_queue_name,
+        "description": deployment.description,
+        "tags": sorted(deployment.tags),
+        "parameters": deployment.parameters,
+        "form": deployment.parameter_openapi_schema,
         "cron": crons[0].cron if crons else None,
         "timezone": crons[0].timezone if crons else None,
-        "environment": found.job_variables.get("env", {}),
-        "side by side": found.global_concurrency_limit is None,
+        "environment": deployment.job_variables.get("env", {}),
+        "side by side": deployment.global_concurrency_limit is None,
     }
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
-    """One line per thing that changes; a form is too long to be shown."""
+    """Return one line for each fact that changes; a form is too long to be shown."""
     return tuple(
         f"{name} changes" if name == "form" else f"{name}: {old[name]} → {new[name]}"
         for name in new
@@ -133,7 +144,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ..
 
 
 def form(deployment: Deployment) -> dict[str, Any]:
-    """The parameters as JSON Schema: the UI makes a form of it, and the server refuses what does not fit."""
+    """Return the parameters as JSON Schema, which the UI shows as a form and the server validates."""
     schema = parameter_schema(_flow(deployment)).model_dump(mode="json", exclude_none=True)
     places = [name for name in schema["properties"] if name in _WORKERS]
     for name in places:
@@ -143,18 +154,23 @@ def form(deployment: Deployment) -> dict[str, Any]:
         (target["items"] if target.get("type") == "array" else target)["enum"] = list(values)
         if target.get("type") == "array":
             target["uniqueItems"] = True
+    for name, values in deployment.suggestions.items():
+        target = schema["properties"][name]
+        del target["type"]
+        offered = {"title": "of the project file", "type": "string", "enum": list(values)}
+        target["anyOf"] = [offered, {"title": "another", "type": "string"}]
     return schema
 
 
 _WORKERS = ("project_file", "store_url", "keys_folder")
-"""Parameters for a run at the command line; a deployment's runs work where their worker does."""
+"""Parameters that only the command line sets; the runs of a deployment use the environment of their worker."""
 
 
 def _flow(deployment: Deployment) -> Flow[..., Any]:
     module, _, name = deployment.entrypoint.rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    assert isinstance(found, Flow)  # noqa: S101
-    return found
+    flow = getattr(importlib.import_module(module), name)
+    assert isinstance(flow, Flow)  # noqa: S101
+    return flow
 
 
 def _put(deployment: Deployment, old: DeploymentResponse | None, client: SyncPrefectClient) -> None:
@@ -183,7 +199,7 @@ def _put(deployment: Deployment, old: DeploymentResponse | None, client: SyncPre
 
 
 def _schedule(deployment: Deployment, existing: DeploymentResponse, client: SyncPrefectClient) -> None:
-    """One schedule at most; changed in place, so that it stays paused where somebody paused it."""
+    """Make the schedule of a deployment the wanted one, changed in place so that a paused schedule stays paused."""
     schedule = deployment.schedule
     wanted = CronSchedule(cron=schedule.cron, timezone=schedule.timezone) if schedule else None
     kept = existing.schedules[0] if existing.schedules else None
@@ -197,7 +213,7 @@ def _schedule(deployment: Deployment, existing: DeploymentResponse, client: Sync
 
 
 def _infrastructure(client: SyncPrefectClient) -> None:
-    """The work pool with its queues, and the block that keeps results in the store."""
+    """Create the work pool with its queues, and the block that keeps results in the store, where they are missing."""
     pool = WorkPoolCreate(
         name=POOL,
         type="process",
@@ -218,7 +234,7 @@ def _infrastructure(client: SyncPrefectClient) -> None:
 
 def _automations(project: Project, client: SyncPrefectClient, dry_run: bool) -> list[Change]:
     name = project.config.project
-    existing = {found.name: found for found in client.read_automations() if found.name.startswith(f"{MARK}: {name}: ")}
+    existing = {old.name: old for old in client.read_automations() if old.name.startswith(f"{MARK}: {name}: ")}
     if not dry_run:
         for kind, block in blocks(project).items():
             block.save(f"{name}-{kind}", overwrite=True)
@@ -241,9 +257,9 @@ def _automations(project: Project, client: SyncPrefectClient, dry_run: bool) -> 
 def _same(old: AutomationCore, wanted: AutomationCore) -> bool:
     def comparable(automation: AutomationCore) -> dict[str, Any]:
         # Not as JSON: triggers have sets, whose order is another one in every process.
-        found = automation.model_dump(include={"description", "trigger", "actions"})
-        found["trigger"].pop("id", None)
-        return found
+        document = automation.model_dump(include={"description", "trigger", "actions"})
+        document["trigger"].pop("id", None)
+        return document
 
     return comparable(old) == comparable(wanted)
 

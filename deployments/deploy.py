@@ -1,4 +1,4 @@
-"""A project file, put into the store and onto a Prefect server."""
+"""Deploying a project file: into the store, and as deployments of a Prefect server."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
-from coreimage.config import load_project
 from coreimage.errors import HostError, UsageError
-from coreimage.project_bundle import project_name, store_project
+from coreimage.project.bundle import project_name, store_project
+from coreimage.project.loading import load_project
 from coreimage.storage import open_store
 from deployments.apply import Change, apply
 from deployments.plan import deployments
@@ -24,11 +24,22 @@ _RUNS = {
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": RESULTS_BLOCK,
 }
-"""What the runs of deployments need, whoever started their worker."""
+"""Settings that the runs of deployments need, however their worker was started."""
 
 
 def deploy_project(project_file: Path, store_url: str, *, dry_run: bool = False) -> tuple[Change, ...]:
-    """What was changed on the server of PREFECT_API_URL. With `dry_run` nothing is, and nothing is stored."""
+    """Make the deployments on the server of PREFECT_API_URL those of a project file, and return the changes.
+
+    Args:
+        project_file: The project file, which is put into the store with all files that it names.
+        store_url: The store of the project's runs.
+        dry_run: Change and store nothing, and only return what would be changed.
+
+    Raises:
+        ConfigError: Something is wrong in the project file.
+        HostError: The server does not answer.
+        UsageError: The server refuses the request.
+    """
     project = load_project(project_file)
     name = project_name(project_file) if dry_run else store_project(project_file, store=open_store(store_url))
     environment = {**_RUNS, PROJECT: name, STORE: store_url}
@@ -43,7 +54,7 @@ def deploy_project(project_file: Path, store_url: str, *, dry_run: bool = False)
         ) from error
     except httpx.HTTPStatusError as error:
         raise UsageError(
-            f"Prefect's server refuses it: {error.response.status_code} {error.response.text[:500]}",
+            f"Prefect's server refuses the request: {error.response.status_code} {error.response.text[:500]}",
             where=str(error.request.url),
             resolution="for 401, set PREFECT_API_AUTH_STRING",
         ) from error

@@ -1,6 +1,6 @@
-"""Automations of Prefect's server: who hears of what went wrong, and what ends runs whose machine is gone.
+"""Automations of Prefect's server: they notify people of failed runs, and end runs whose machine has died.
 
-The events' names and the way to find zombies are those of Prefect's documentation ("Detect zombie flows").
+The names of the events and the detection of such runs follow Prefect's documentation ("Detect zombie flows").
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
-from coreimage.config import MailConfig, NotificationsConfig, Project, WebhookConfig
 from coreimage.errors import UsageError
+from coreimage.project.config import MailConfig, NotificationsConfig, Project, WebhookConfig
 from deployments.plan import MARK, project_tag
 from tasks.blocks import Mail
 
@@ -40,30 +40,39 @@ _PAYLOAD = (
 
 
 def blocks(project: Project, environment: Mapping[str, str] = os.environ) -> dict[str, Block]:
-    """The blocks that hold the addresses, by name. Raises UsageError for a variable that is not set."""
+    """Return the blocks with the addresses of notifications, by kind.
+
+    Raises:
+        UsageError: An environment variable that the project names is not set.
+    """
     notifications = project.config.notifications or NotificationsConfig()
-    found: dict[str, Block] = {}
+    by_kind: dict[str, Block] = {}
     if notifications.webhook:
-        found["webhook"] = Webhook(method="POST", url=SecretStr(_address(notifications.webhook, environment)))
+        by_kind["webhook"] = Webhook(method="POST", url=SecretStr(_address(notifications.webhook, environment)))
     if notifications.mail:
-        found["mail"] = _mail(notifications.mail, environment)
-    return found
+        by_kind["mail"] = _mail(notifications.mail, environment)
+    return by_kind
 
 
 def automations(project: Project, saved: Mapping[str, UUID]) -> tuple[AutomationCore, ...]:
-    """`saved` has the ids of the blocks by name."""
+    """Return the automations of a project.
+
+    Args:
+        project: The project.
+        saved: The ids of the blocks with the addresses, by kind; empty when nobody is notified.
+    """
     name = project.config.project
     late_after = timedelta(minutes=(project.config.notifications or NotificationsConfig()).late_after_minutes)
-    found = [_zombies()]
+    wanted = [_zombies()]
     if saved:
-        found.append(_automation(f"{MARK}: {name}: a run failed", _trigger(name, expect=_WRONG), _tell(name, saved)))
+        wanted.append(_automation(f"{MARK}: {name}: a run failed", _trigger(name, expect=_WRONG), _tell(name, saved)))
         late = _trigger(name, after={"prefect.flow-run.Late"}, expect=_BEGUN, within=late_after)
-        found.append(_automation(f"{MARK}: {name}: a run did not start in time", late, _tell(name, saved)))
-    return tuple(found)
+        wanted.append(_automation(f"{MARK}: {name}: a run did not start in time", late, _tell(name, saved)))
+    return tuple(wanted)
 
 
 def _zombies() -> AutomationCore:
-    """A machine that dies takes its runs along without a word, and they keep their place: no other run could begin."""
+    """Return the automation that ends runs whose machine died: they would block further runs of their deployment."""
     heartbeat, begun = "prefect.flow-run.heartbeat", "prefect.flow-run.Running"
     # A machine may die before the first heartbeat, too.
     trigger = _trigger("", after={begun, heartbeat}, expect={heartbeat, *_ENDED}, within=_SILENT_FOR)

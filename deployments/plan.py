@@ -1,27 +1,66 @@
-"""What a project's file asks of Prefect: its deployments, as values. Pure."""
+"""The deployments of a project as values. No server is asked here."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from coreimage.config import ChannelConfig, MaintenanceConfig, Project, ScheduleConfig
+from prefect import Flow
+from pydantic import Field
+
 from coreimage.errors import UsageError
+from coreimage.logs import decimal_size
 from coreimage.model import Value
-from flows.elsewhere import SPREAD
+from coreimage.project.config import ChannelConfig, Project, ScheduleConfig
+from flows import changes, keys, upkeep
+from flows.build import build_channel
+from flows.promotion import promote_channel
+from flows.running.remote import REMOTE_TASKS, run_task
+from flows.verify import verify_tree
 
 POOL = "coreimage"
 MARK = "coreimage"
-"""The tag of every deployment that we made, and of none that we did not."""
+"""The tag of every deployment that coreimage made, and of no other."""
 Queue = Literal["build", "signing"]
-"""Workers of `signing` have the signing keys; workers of `build` run other people's maintainer scripts and have not."""
+"""Workers of `signing` have the signing keys. Workers of `build` run maintainer scripts of packages, and have none."""
 QUEUES: tuple[Queue, ...] = ("build", "signing")
+
+BY_HAND: tuple[Flow[..., Any], ...] = (
+    changes.create_channel,
+    changes.remove_channel,
+    changes.rename_channel,
+    changes.hide_channel,
+    changes.show_channel,
+    changes.alias_channel,
+    changes.redirect_channel,
+    changes.create_device,
+    changes.remove_device,
+    changes.set_keyring,
+    changes.promote_version,
+    changes.roll_back,
+    changes.tag_version,
+    changes.phase_version,
+    changes.import_channel,
+    keys.create_keys,
+    keys.publish_keyrings,
+    keys.rotate_key,
+    keys.revoke_key,
+    keys.sign_anew,
+    keys.back_up_keys,
+    verify_tree,
+)
+"""The flows that people start by hand, each by a form in the UI."""
 
 
 class Deployment(Value):
-    """One deployment. `choices` has the values that a parameter of the form may take, by its name.
+    """One deployment.
 
-    `environment` is added to that of the worker. A run that is asked for while another one goes on is cancelled.
+    Attributes:
+        choices: The only values that a parameter of the form may take, by its name.
+        suggestions: The values that a parameter of the form offers besides any other, by its name.
+        environment: Variables that are added to the environment of the worker.
+        side_by_side: Whether runs may go on at the same time; otherwise a further run is cancelled.
     """
 
     flow: str
@@ -30,9 +69,10 @@ class Deployment(Value):
     queue: Queue
     description: str
     tags: tuple[str, ...]
-    parameters: dict[str, Any]
-    choices: dict[str, tuple[str, ...]]
-    schedule: ScheduleConfig | None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    choices: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    suggestions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    schedule: ScheduleConfig | None = None
     environment: dict[str, str]
     side_by_side: bool = False
 
@@ -42,134 +82,136 @@ class Deployment(Value):
 
 
 def deployments(project: Project, environment: Mapping[str, str]) -> tuple[Deployment, ...]:
-    """All of a project's, sorted by name. Raises UsageError when two channels would share one."""
-    found = [*_of_project(project, dict(environment))]
+    """Return all deployments of a project, sorted by name.
+
+    Args:
+        project: The project.
+        environment: Variables that are added to the environment of the workers.
+
+    Raises:
+        UsageError: Two channels would share a deployment.
+    """
+    wanted = [*_by_hand(project, dict(environment)), *_of_project(project, dict(environment))]
     for name, channel in project.config.channels.items():
-        found += _of_channel(project, name, channel, dict(environment))
-    names = [deployment.full_name for deployment in found]
+        wanted += _of_channel(project, name, channel, dict(environment))
+    names = [deployment.full_name for deployment in wanted]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"two channels would have the deployment {twice}", resolution="rename one of them")
-    return tuple(sorted(found, key=lambda deployment: deployment.full_name))
+    return tuple(sorted(wanted, key=lambda deployment: deployment.full_name))
 
 
 def deployment_name(channel: str) -> str:
-    """Prefect allows no `/` in it."""
+    """Return the name of a channel's deployments: Prefect allows no `/` in it."""
     return channel.replace("/", ":")
-
-
-def step_deployment(project: str) -> str:
-    """Full name of the deployment that takes steps for builds."""
-    return f"take-step/{project}"
 
 
 def project_tag(project: str) -> str:
     return f"project:{project}"
 
 
+def entrypoint(flow: Flow[..., Any]) -> str:
+    """Return where a worker finds a flow: its module and function."""
+    return f"{flow.fn.__module__}.{flow.fn.__name__}"
+
+
 def _of_channel(
-    project: Project, name: str, channel: ChannelConfig, environment: dict[str, str]
+    project: Project, channel: str, config: ChannelConfig, environment: dict[str, str]
 ) -> Iterator[Deployment]:
-    common: dict[str, Any] = {
-        "name": deployment_name(name),
-        "tags": (MARK, project_tag(project.config.project), f"channel:{name}"),
-        "parameters": {"channel": name},
-        "environment": environment,
-    }
-    spread = {SPREAD: step_deployment(project.config.project)} if project.config.spread else {}
+    name, tags = deployment_name(channel), (MARK, project_tag(project.config.project), f"channel:{channel}")
+    remote = {REMOTE_TASKS: f"{run_task.name}/{project.config.project}"} if project.config.remote_tasks else {}
     yield Deployment(
-        **{**common, "environment": {**environment, **spread}},
-        flow="build-channel",
-        entrypoint="flows.build.build_channel",
+        flow=build_channel.name,
+        name=name,
+        entrypoint=entrypoint(build_channel),
         queue="signing",
-        description=f"Builds {name} from its archives, and releases it once it boots.",
-        choices={"channel": (name,), "devices": channel.devices},
-        schedule=channel.schedule,
+        description=f"Build {channel} from its archives, and release it once its images boot.",
+        tags=tags,
+        parameters={"channel": channel},
+        choices={"channel": (channel,), "devices": config.devices},
+        schedule=config.schedule,
+        environment={**environment, **remote},
     )
-    if channel.promotion:
+    if config.promotion:
         yield Deployment(
-            **common,
-            flow="promote-channel",
-            entrypoint="flows.promotion.promote_channel",
+            flow=promote_channel.name,
+            name=name,
+            entrypoint=entrypoint(promote_channel),
             queue="signing",
-            description=f"Takes over into {name} what has stood long enough in {channel.promotion.source}.",
-            choices={"channel": (name,)},
-            schedule=channel.promotion.schedule,
+            description=f"Promote versions of {config.promotion.source} to {channel} once they are old enough.",
+            tags=tags,
+            parameters={"channel": channel},
+            choices={"channel": (channel,)},
+            schedule=config.promotion.schedule,
+            environment=environment,
         )
     yield Deployment(
-        **common,
-        flow="expire-channel",
-        entrypoint="flows.upkeep.expire_channel",
+        flow=upkeep.expire_channel.name,
+        name=name,
+        entrypoint=entrypoint(upkeep.expire_channel),
         queue="signing",
-        description=f"Removes what the retention of {name} gives up.",
-        choices={"channel": (name,)},
-        schedule=channel.retention.schedule if channel.retention else None,
+        description=f"Remove what the retention of {channel} gives up.",
+        tags=tags,
+        parameters={"channel": channel},
+        choices={"channel": (channel,)},
+        schedule=config.retention.schedule if config.retention else None,
+        environment=environment,
     )
 
 
 def _by_hand(project: Project, environment: dict[str, str]) -> Iterator[Deployment]:
-    """What people start: each is a form in the UI."""
-    name = project.config.project
-    forms = {
-        "change-tree": f"Changes channels, devices and versions of {name}: promotes, rolls back, tags and phases too.",
-        "import-channel": f"Makes a channel's next version of a build of {name} that is published already.",
-        "change-keys": f"Looks after the signing keys of {name}: makes, publishes, rotates, revokes, backs up.",
-        "verify-tree": f"Checks all that {name} has published, as clients do.",
-    }
-    for flow, description in forms.items():
+    name, devices = project.config.project, tuple(project.config.devices)
+    channels = tuple(project.config.channels)
+    suggestions = {"channel": channels, "source": channels, "target": channels, "device": devices}
+    for flow in BY_HAND:
+        parameters = inspect.signature(flow.fn).parameters
         yield Deployment(
-            flow=flow,
+            flow=flow.name,
             name=name,
-            entrypoint=f"flows.tree.{flow.replace('-', '_')}",
+            entrypoint=entrypoint(flow),
             queue="signing",
-            description=description,
+            description=(flow.description or "").partition("\n\n")[0],
             tags=(MARK, project_tag(name)),
-            parameters={},
-            choices={},
-            schedule=None,
+            choices={"devices": devices} if "devices" in parameters else {},
+            suggestions={key: values for key, values in suggestions.items() if key in parameters},
             environment=environment,
         )
 
 
 def _of_project(project: Project, environment: dict[str, str]) -> Iterator[Deployment]:
-    yield from _by_hand(project, environment)
     name, maintenance = project.config.project, project.config.maintenance
-    if project.config.spread:
+    tags = (MARK, project_tag(name))
+    if project.config.remote_tasks:
         yield Deployment(
-            flow="take-step",
+            flow=run_task.name,
             name=name,
-            entrypoint="flows.elsewhere.take_step",
+            entrypoint=entrypoint(run_task),
             queue="build",
-            description=f"Takes single steps of the builds of {name}; builds start it themselves.",
-            tags=(MARK, project_tag(name)),
-            parameters={},
-            choices={},
-            schedule=None,
+            description=f"Run single tasks of the builds of {name}; builds start it themselves.",
+            tags=tags,
             environment=environment,
             side_by_side=True,
         )
-    for flow, function, queue, description, parameters in _upkeep(name, maintenance):
+    ending = f"Look for keys of {name} that expire soon, and for disks that fill up."
+    signing = f"Publish again the keyrings of {name} that expire soon, and sign again what former keys signed."
+    garbage = f"Keep the packages and artifacts of {name} within {decimal_size(maintenance.pool_size)}."
+    runs = f"Remove old runs of {name} from Prefect's server."
+    daily: tuple[tuple[Flow[..., Any], Queue, str, dict[str, Any]], ...] = (
+        (upkeep.check_installation, "signing", ending, {}),
+        (upkeep.renew_signatures, "signing", signing, {}),
+        (upkeep.collect_garbage, "build", garbage, {"max_size": maintenance.pool_size}),
+        (upkeep.forget_old_runs, "build", runs, {"days": maintenance.run_history_days}),
+    )
+    for flow, queue, description, parameters in daily:
         yield Deployment(
-            flow=flow,
+            flow=flow.name,
             name=name,
-            entrypoint=f"flows.upkeep.{function}",
+            entrypoint=entrypoint(flow),
             queue=queue,
             description=description,
-            tags=(MARK, project_tag(name)),
+            tags=tags,
             parameters={"project": name, **parameters},
             choices={"project": (name,)},
             schedule=maintenance.schedule,
             environment=environment,
         )
-
-
-def _upkeep(name: str, maintenance: MaintenanceConfig) -> tuple[tuple[str, str, Queue, str, dict[str, Any]], ...]:
-    """Flow, its function in `flows.upkeep`, queue, description and parameters of what is done every day."""
-    pool, days = {"max_size": maintenance.pool_size}, {"days": maintenance.run_history_days}
-    ending = f"Looks for keys of {name} that end soon, and for disks that fill up."
-    return (
-        ("check-installation", "check_installation", "signing", ending, {}),
-        ("renew-signatures", "renew_signatures", "signing", f"Signs again what of {name} is near its end.", {}),
-        ("collect-garbage", "collect_garbage", "build", f"Keeps the pool of {name} within {pool['max_size']}.", pool),
-        ("forget-runs", "forget_old_runs", "build", f"Removes old runs of {name} from Prefect's server.", days),
-    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
-from coreimage.config import ProjectConfig
+from coreimage.project.config import ProjectConfig
 
 
 def project_schema() -> str:
+    """Return the JSON Schema of project files."""
     schema = ProjectConfig.model_json_schema()
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A project of coreimage"}
     return json.dumps({**schema, **head}, indent=1, ensure_ascii=False) + "\n"

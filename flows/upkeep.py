@@ -1,12 +1,9 @@
-"""What keeps an installation healthy, between builds."""
+"""The flows that keep an installation healthy between builds, run by schedule."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
 from prefect import flow
@@ -14,50 +11,44 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
-from coreimage import expiry, logs, pages, system_image
-from coreimage.budget import parse_size
-from coreimage.config import MaintenanceConfig, Project
+from coreimage import logs, system_image
 from coreimage.errors import AttentionError
 from coreimage.logs import decimal_size
-from coreimage.pool import collect, record_folder
-from coreimage.project_bundle import open_project
-from coreimage.rootfs import tidy_trees, trees_budget_bytes, trees_folder
-from coreimage.storage import Store
-from coreimage.workspace import sweep
-from flows.reporting import ended_before, forget_runs
-from flows.schedule import drop_missed
+from coreimage.model import Size
+from coreimage.operations import health
+from coreimage.operations.expire_channel import ExpiredItems, clean_up_channels
+from coreimage.operations.garbage import collect_garbage as collect
+from coreimage.operations.garbage import record_folder
+from coreimage.project.config import POOL_SIZE
+from coreimage.rootfs import trees_budget_bytes
+from flows.report.runs import ended_before, forget_runs
+from flows.running.schedule import drop_missed
 from tasks.console import artifact_key
-from tasks.site import DEFAULT_PROJECT, PROJECT, Site, named, now
+from tasks.site import Site
 from tasks.system_image import publish_keyrings
 
 log = structlog.get_logger("coreimage.upkeep")
-_GB = 10**9
 
 
 @flow(name="expire-channel", flow_run_name="{channel}", on_running=[drop_missed])
 def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
-    """Removes the builds, versions and disk images that the channel's `retention` gives up, and names them; and files
-    of the web root that no channel names any more, once they are old enough.
+    """Remove the builds, versions and disk images that the channel's `retention` gives up, and list them.
 
-    What a pointer names or somebody pinned stays, whatever its age.
+    Files of the web root that no channel names any more are removed too, once they are two days old. What a pointer
+    names or somebody pinned stays, whatever its age.
 
     Args:
-        channel: Whose builds.
-        dry_run: Only say what would go.
+        channel: The channel.
+        dry_run: Only list what would be removed.
     """
     logs.configure()
     site = Site.here(channel=channel)
-    store = site.store()
-    project = _project(store)
-    effects: dict[str, Any] = {"store": store, "signer": site.signer(), "now": now}
-    retired = expiry.expire_channel(project, channel, **effects, dry_run=dry_run)
-    orphans = system_image.orphans(**effects) if dry_run else system_image.collect_orphans(**effects)
-    if not dry_run:
-        pages.write_pages(store=store, channels=[channel], trees=[expiry.build_tree(project, channel)])
-    verb = "would go" if dry_run else "removed"
-    items = [f"build {build}" for build in retired.builds]
-    items += [f"version {version} for {each.device}" for each in retired.versions for version in each.versions]
-    items += [*retired.images, *(orphan.key for orphan in orphans)]
+    cleanup = clean_up_channels(site.channel_tree(), site.project(), [channel], dry_run=dry_run)
+    expired = cleanup.channels.get(channel, ExpiredItems())
+    verb = "would be removed" if dry_run else "removed"
+    items = [f"build {build}" for build in expired.builds]
+    items += [f"version {version} for {each.device}" for each in expired.versions for version in each.versions]
+    items += [*expired.images, *(orphan.key for orphan in cleanup.orphans)]
     log.info(f"{len(items)} {verb}", channel=channel, items=", ".join(items))
     create_table_artifact([{"item": item, "": verb} for item in items], key=artifact_key("expired", channel))
     return tuple(items)
@@ -65,102 +56,88 @@ def expire_channel(channel: str, dry_run: bool = False) -> tuple[str, ...]:
 
 @flow(name="renew-signatures", flow_run_name="{project}", on_running=[drop_missed])
 def renew_signatures(project: str) -> None:
-    """Publishes the keyrings again that are near their end, and signs anew what former keys signed.
-
-    The channels' own end moves on with it.
+    """Publish again the keyrings that expire soon, sign again what former keys signed, and renew the channels' end.
 
     Args:
-        project: Whose keyrings.
+        project: The project.
     """
     logs.configure()
     site = Site.here()
     publish_keyrings(site=site)
-    anew = system_image.sign_anew(store=site.store(), signer=site.signer(), now=lambda: datetime.now(UTC))
-    log.info("keyrings and signatures are right", project=project, signed_anew=anew)
+    anew = system_image.sign_anew(site.channel_tree())
+    log.info("keyrings and signatures are up to date", project=project, signed_anew=anew)
 
 
 @flow(name="collect-garbage", flow_run_name="{project}", on_running=[drop_missed])
-def collect_garbage(project: str, max_size: str = "20G", dry_run: bool = False) -> int:
-    """Removes and names the oldest packages and artifacts that nothing needs, until the pool is within `max_size`.
+def collect_garbage(project: str, max_size: Size = POOL_SIZE, dry_run: bool = False) -> int:
+    """Remove the oldest packages and artifacts that nothing needs, until the store's blobs are within a size.
 
-    Also the tools trees of the worker's machine that are over their size (COREIMAGE_TOOLS_BUDGET), and what killed
-    builds left there. Gives how many objects of the pool went.
+    Tools trees of the worker's machine that are over their own size (COREIMAGE_TOOLS_BUDGET) and folders that killed
+    builds left there are removed too. The run lists everything, and returns how many blobs were removed.
 
     Args:
-        project: Whose store.
-        max_size: What the pool may take, such as 20G.
-        dry_run: Only say what would go.
+        project: The project.
+        max_size: The size that the blobs may take, such as 20G.
+        dry_run: Only list what would be removed.
     """
     logs.configure()
-    records = record_folder(Path("var/prefect"))
-    store = Site.here().store()
-    removed, left_bytes = collect(store, records, budget_bytes=parse_size(max_size), dry_run=dry_run)
-    trees = tidy_trees(trees_folder(), budget_bytes=trees_budget_bytes(), dry_run=dry_run)
-    gone = [(item.key, decimal_size(item.size_bytes)) for item in removed]
-    gone += [(f"tools tree {tree.key}", decimal_size(tree.size_bytes)) for tree in trees]
-    gone += [(str(folder), "") for folder in sweep(dry_run=dry_run)]
-    freed = decimal_size(sum(item.size_bytes for item in (*removed, *trees)))
-    verb = "would go" if dry_run else "removed"
-    log.info(f"{len(gone)} objects {verb}", project=project, freed=freed, left_bytes=left_bytes)
-    rows = [{"object": name, "size": size, "": verb} for name, size in gone]
+    garbage = collect(
+        Site.here().store(),
+        record_folder(Path("var/prefect")),
+        blobs_bytes=max_size,
+        trees_bytes=trees_budget_bytes(),
+        dry_run=dry_run,
+    )
+    objects = [(blob.key, decimal_size(blob.size_bytes)) for blob in garbage.blobs]
+    objects += [(f"tools tree {tree.key}", decimal_size(tree.size_bytes)) for tree in garbage.trees]
+    objects += [(str(folder), "") for folder in garbage.folders]
+    verb, freed = "would be removed" if dry_run else "removed", decimal_size(garbage.freed_bytes)
+    log.info(f"{len(objects)} objects {verb}", project=project, freed=freed, left_bytes=garbage.left_bytes)
+    rows = [{"object": name, "size": size, "": verb} for name, size in objects]
     create_table_artifact(rows, key=artifact_key("garbage", project))
-    return len(removed)
+    return len(garbage.blobs)
 
 
 @flow(name="forget-runs", flow_run_name="{project}", on_running=[drop_missed])
 def forget_old_runs(project: str, days: int = 90) -> int:
-    """Removes from Prefect's server what it holds of the project's runs that ended so long ago, and counts them.
+    """Remove the project's old runs from Prefect's server, and return how many were removed.
 
-    Nothing rests on them: what steps remember is in the store.
+    No build depends on them: the results that tasks remember are in the store.
 
     Args:
-        project: Whose runs.
-        days: How long they are kept.
+        project: The project.
+        days: For how many days a run is kept after its end.
     """
     logs.configure()
     tags = FlowRunFilterTags(all_=[f"project:{project}"])
     old = FlowRunFilter(tags=tags, end_time=ended_before(datetime.now(UTC) - timedelta(days=days)))
     removed = 0
     with get_client(sync_client=True) as client:
-        while found := forget_runs(old, client):
-            removed += found
+        while count := forget_runs(old, client):
+            removed += count
     log.info(f"{removed} runs forgotten", project=project, days=days)
     return removed
 
 
 @flow(name="check-installation", flow_run_name="{project}", on_running=[drop_missed])
 def check_installation(project: str) -> None:
-    """Looks for what will hurt soon: keyrings near their end, and a disk that fills up.
+    """Look for problems that are near: keys and signatures that expire soon, and disks that fill up.
 
-    Raises AttentionError naming all of it, so that whoever hears of failed runs hears of this.
+    The run fails when there are any, naming all of them, so that whoever is told of failed runs is told of this.
 
     Args:
-        project: Whose installation.
+        project: The project.
+
+    Raises:
+        AttentionError: Something needs attention.
     """
     logs.configure()
-    store = Site.here().store()
-    found = findings(_project(store).config.maintenance, store, datetime.now(UTC))
-    listed = "\n".join(f"- {finding}" for finding in found) or "Nothing needs attention."
+    site = Site.here()
+    problems = health.problems(site.project().config.maintenance, site.store(), datetime.now(UTC))
+    listed = "\n".join(f"- {problem}" for problem in problems) or "Nothing needs attention."
     create_markdown_artifact(f"# {project}\n\n{listed}\n", key=artifact_key("check", project))
-    if found:
+    if problems:
         raise AttentionError(
-            "; ".join(found), where=project, resolution="docs/operations.md says what to do about each"
+            "; ".join(problems), where=project, resolution="docs/operations.md says what to do about each"
         )
     log.info("nothing needs attention", project=project)
-
-
-def findings(config: MaintenanceConfig, store: Store, now: datetime) -> tuple[str, ...]:
-    """One sentence each."""
-    ending = system_image.endings(store=store, within=timedelta(days=config.key_expiry_days), now=now)
-    return (*ending, *low_disk(config.free_disk_gb, Path(tempfile.gettempdir())))
-
-
-def low_disk(wanted_gb: float, folder: Path) -> tuple[str, ...]:
-    free = shutil.disk_usage(folder).free
-    if free >= wanted_gb * _GB:
-        return ()
-    return (f"{decimal_size(free)} of disk are free at {folder}, less than {wanted_gb:g} GB",)
-
-
-def _project(store: Store) -> Project:
-    return open_project(named("", PROJECT, DEFAULT_PROJECT), store=store)

@@ -1,7 +1,7 @@
-"""Our own kinds of Prefect blocks; the entry point `prefect.collections` makes server and workers know them.
+"""Our own kinds of Prefect blocks, which servers and workers load by the entry point `prefect.collections`.
 
-`ArtifactResults` keeps what tasks gave in the store, so that any worker finds what another one has done. Without it
-(setting `PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK`) results stay below PREFECT_HOME.
+`ArtifactResults` keeps the results of tasks in the store, so that any worker finds the results of the others. Without
+it (setting `PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK`) results stay below PREFECT_HOME.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from pydantic import Field, SecretStr
 
 from coreimage.errors import UsageError
 from coreimage.model import JSON
-from coreimage.pool import RESULTS
+from coreimage.operations.garbage import RESULTS
 from coreimage.storage import Store
-from tasks.site import known_store
+from tasks.site import STORE, known_store
 
 RESULTS_BLOCK = "artifact-results/main"
-"""Slug and name of the block, as the setting wants it."""
-STORE_VARIABLE = "COREIMAGE_STORE"
+"""The slug and name of the block, as the setting names it."""
 
 
 class ArtifactResults(WritableFileSystem):
-    """Results of tasks as objects `results/<cache key>` of the store that artifacts are in."""
+    """A place for the results of tasks: the objects `results/<cache key>` of the store that artifacts are in."""
 
     _block_type_name = "Artifact results"
     _block_type_slug = "artifact-results"
 
     store_url: str = Field(
-        default="", description="file:///DIR or s3://BUCKET/PREFIX; empty: what COREIMAGE_STORE says where it is used."
+        default="", description="file:///DIR or s3://BUCKET/PREFIX; empty for COREIMAGE_STORE of the worker."
     )
 
     def _store(self) -> Store:
-        url = self.store_url or os.environ.get(STORE_VARIABLE, "")
+        url = self.store_url or os.environ.get(STORE, "")
         if not url:
-            raise UsageError("no store is named", where=self._block_type_slug, resolution=f"set {STORE_VARIABLE}")
+            raise UsageError(
+                "the block names no store", where=RESULTS_BLOCK, resolution=f"set {STORE} where the worker is started"
+            )
         return known_store(url)
 
     def read_path(self, path: str, **_: Any) -> bytes:  # type: ignore[override]
@@ -57,7 +58,7 @@ class ArtifactResults(WritableFileSystem):
 
 
 class Mail(AbstractAppriseNotificationBlock):
-    """Notifications by SMTP."""
+    """A mail server that sends the notifications of Prefect's automations."""
 
     _block_type_name = "Mail"
     _block_type_slug = "mail"
@@ -74,7 +75,7 @@ class Mail(AbstractAppriseNotificationBlock):
         self._start_apprise_client(SecretStr(self._address()))
 
     def _address(self) -> str:
-        """As Apprise names a mail server: mailto[s]://user:password@host:port?…"""
+        """Return the address of the mail server in Apprise's form, `mailto[s]://user:password@host:port?…`."""
         login = f"{quote(self.user, safe='')}:{quote(self.password.get_secret_value(), safe='')}@" if self.user else ""
         scheme = "mailto" if self.encryption == "none" else "mailtos"
         mode = "" if self.encryption == "none" else f"&mode={'ssl' if self.encryption == 'tls' else 'starttls'}"

@@ -1,29 +1,30 @@
-"""The channel tree as tasks."""
+"""The tasks that import, release and sign in the channel tree."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from coreimage import system_image
-from coreimage.config import ComponentConfig
-from coreimage.model import Architecture, Candidate, Compression, PublishedBuild, Release, Server, ToolsTree
+from coreimage.model import Architecture, BootReport, Candidate, Compression, PublishedBuild, Release, Server, ToolsTree
+from coreimage.project.config import ComponentConfig
 from coreimage.system_image import Component
-from coreimage.system_image.documents import newest_version as newest
-from coreimage.system_image.tree import read_channels, read_images
-from tasks.caching import artifact_task, live_task
-from tasks.site import Site, now
+from coreimage.system_image.channels.document import read_channels, read_index
+from tasks.factory import artifact_task, live_task
+from tasks.site import Site
 
 
-@live_task()
+@live_task(quiet=True)
 def publish_keyrings(*, site: Site) -> None:
-    """Devices trust the channel through these; writing them again changes nothing. The channels' end is moved too."""
-    store, signer = site.store(), site.signer()
-    system_image.end_overlaps(Path(site.keys_folder), store=store, now=now)
-    system_image.publish_keyrings(store=store, signer=signer, now=now)
-    system_image.renew_channels(store=store, signer=signer, now=now)
+    """Publish the keyrings that devices trust, and renew the end of the channels; doing it again changes nothing."""
+    tree = site.channel_tree()
+    system_image.end_overlaps(tree, Path(site.keys_folder))
+    system_image.publish_keyrings(tree)
+    system_image.renew_channels(tree)
 
 
-@live_task()
+@live_task(title="Looking at the components of {device}", quiet=True, dry_run=True)
 def gather_components(
     configs: tuple[ComponentConfig, ...],
     device: str,
@@ -34,22 +35,26 @@ def gather_components(
     tools: ToolsTree,
     site: Site,
 ) -> tuple[Component, ...]:
-    """What may have changed where nothing here did: looked at each time."""
-    gathering = system_image.Gathering(
-        device=device,
-        architecture=architecture,
+    """Gather the components that the channel lays over rootfs and device part; they may change without the project."""
+    return system_image.gather_components(
+        site.channel_tree(),
+        configs,
+        device,
+        architecture,
         compression=compression,
         folder=Path(folder),
-        store=site.store(),
-        signer=site.signer(),
         fetch=site.fetch(),
-        now=now,
         run=site.run(tools),
     )
-    return system_image.gather(configs, gathering)
 
 
-@artifact_task()
+def _left_behind(candidate: Candidate, arguments: Mapping[str, Any]) -> str:
+    """Refuse a remembered version that the channel has left behind: an older build comes back as a new version."""
+    newest = newest_version(arguments["channel"], arguments["device"], arguments["site"])
+    return "" if candidate.version >= newest else "an older build comes back as a new version"
+
+
+@artifact_task(title="Making the next version for {device}", outdated=_left_behind)
 def import_build(
     published: PublishedBuild,
     channel: str,
@@ -63,14 +68,13 @@ def import_build(
     tools: ToolsTree,
     site: Site,
 ) -> Candidate:
+    """Make the channel's next version for a device: whole and signed, but not yet named by the channel."""
     return system_image.import_build(
+        site.channel_tree(),
         published,
         channel,
         device,
-        store=site.store(),
-        signer=site.signer(),
         run=site.run(tools),
-        now=now,
         description=description,
         compression=compression,
         delta_bases=delta_bases,
@@ -79,12 +83,18 @@ def import_build(
     )
 
 
-@artifact_task()
-def release_candidate(candidate: Candidate, *, site: Site) -> Release:
-    return system_image.release_candidate(candidate, store=site.store(), signer=site.signer(), now=now)
+@artifact_task(title="Releasing {candidate.channel} for {candidate.device}", exclude=["boots"])
+def release_candidate(
+    candidate: Candidate,
+    boots: tuple[BootReport, ...],  # noqa: ARG001 - only what has booted may be released
+    *,
+    site: Site,
+) -> Release:
+    """Move the channel to the candidate, once it has booted where the channel asks for that."""
+    return system_image.release_candidate(site.channel_tree(), candidate)
 
 
 def newest_version(channel: str, device: str, site: Site) -> int:
-    """The version that the channel names now; 0 for none."""
-    store, signer = site.store(), site.signer()
-    return newest(read_images(store, read_channels(store, signer).document, channel, device))
+    """Return the newest version of a device in a channel; 0 when there is none."""
+    tree = site.channel_tree()
+    return read_index(tree.store, read_channels(tree).channels, channel, device).newest_version

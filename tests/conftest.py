@@ -5,24 +5,55 @@ import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from coreimage.boot_test import probe_accelerator
-from coreimage.process import run
+from coreimage.host.process import run
+from tests.harness.examples import register_profiles
 from tests.harness.s3 import S3Server, seaweedfs
 from tests.harness.strict_client import check_tree
 from tests.harness.tools import SharedTools, shared_tools
 
-hypothesis.settings.register_profile("busy", deadline=None)
-hypothesis.settings.load_profile("busy")
-"""An example may take long on a machine that has other work."""
+register_profiles()
 
 
 def pytest_configure() -> None:
     """Jobs in the background ignore interrupts, and children inherit that: those of the tests must not."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_LONGEST_FIRST = ("chain", "boot", "operate", "flows", "integration", "contract")
+"""The folders by how long one of their files takes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files: a long one that began last would run alone while the other worker waits."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+    items.sort(key=rank)
+
+
+_OF_ONE_RUN = {f"tests/chain/{name}.py" for name in ("test_chain", "test_customised", "test_reproduce")}
+"""The files whose tests look at the one real run of the chain, which a second worker would do again."""
+
+
+class _Files(LoadFileScheduling):  # type: ignore[misc]
+    """Gives each file to one worker, and all files of the one real run to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/chain" if file in _OF_ONE_RUN else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return _Files(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -59,4 +90,4 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def accelerator(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return probe_accelerator(run=run, work_folder=tmp_path_factory.mktemp("probe"))
+    return probe_accelerator("amd64", run=run, work_folder=tmp_path_factory.mktemp("probe"))

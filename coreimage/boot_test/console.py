@@ -1,11 +1,11 @@
-"""A serial console as a stream of events: send text, wait for what comes."""
+"""A serial console: send text, and wait for text."""
 
 from __future__ import annotations
 
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,13 @@ class Seen:
 
 
 class Console:
-    """The guest's end is `connection`; all that it says also goes to `log`."""
+    """The serial port of a guest, whose end is `connection`. All that comes from the guest also goes to `log`.
 
-    def __init__(self, connection: socket.socket, log: Path) -> None:
-        self._connection, self._log = connection, log
+    Time limits are measured with `clock`, which gives seconds and may stand still while the guest cannot run.
+    """
+
+    def __init__(self, connection: socket.socket, log: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._connection, self._log, self._clock = connection, log, clock
         self._received = bytearray()
         self._consumed = 0
 
@@ -36,23 +39,34 @@ class Console:
         self._connection.sendall(text.encode())
 
     def await_any(self, patterns: Mapping[str, str], timeout_s: float) -> Seen:
-        """Waits for the earliest match after what earlier waits consumed. Patterns are regular expressions."""
+        """Wait for the earliest match after what earlier waits consumed.
+
+        Args:
+            patterns: Regular expressions by name.
+            timeout_s: How long to wait, by the console's clock.
+        """
         compiled = {name: re.compile(pattern.encode()) for name, pattern in patterns.items()}
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock() + timeout_s
         searched = self._consumed
         while True:
-            found = self._first(compiled, max(self._consumed, searched - _LOOK_BACK_BYTES))
-            if found:
-                return found
+            seen = self._first(compiled, max(self._consumed, searched - _LOOK_BACK_BYTES))
+            if seen:
+                return seen
             searched = len(self._received)
-            problem = self._receive(deadline - time.monotonic())
-            if problem:
-                return Seen(problem)
+            remaining_s = deadline - self._clock()
+            if remaining_s <= 0:
+                return Seen("deadline")
+            if not self._receive(remaining_s):
+                return Seen("closed")
 
     def expect(self, pattern: str, timeout_s: float) -> str:
-        """The text that matched. Raises BootError with the last lines when it does not come."""
-        seen = self.await_any({"found": pattern}, timeout_s)
-        if seen.name != "found":
+        """Wait for a text that matches, and return it.
+
+        Raises:
+            BootError: It does not come. The message has the console's last lines.
+        """
+        seen = self.await_any({"expected": pattern}, timeout_s)
+        if seen.name != "expected":
             why = "the console closed" if seen.name == "closed" else f"it did not come within {timeout_s:.0f} s"
             raise BootError(
                 f"waited for {pattern!r} on the serial console: {why}\n" + "\n".join(f"  | {x}" for x in self.lines())
@@ -60,34 +74,29 @@ class Console:
         return seen.text
 
     def lines(self) -> tuple[str, ...]:
-        """The last lines so far, without terminal control sequences."""
+        """Return the last lines so far, without terminal control sequences."""
         text = _CONTROL.sub(b"", bytes(self._received[-16 * _LOOK_BACK_BYTES :])).decode(errors="replace")
         lines = [line.rstrip() for line in text.replace("\r", "\n").split("\n")]
         return tuple(line for line in lines if line)[-_KEPT_LINES:]
 
     def _first(self, compiled: Mapping[str, re.Pattern[bytes]], start: int) -> Seen | None:
-        matches = [
-            (found.start(), name, found) for name, p in compiled.items() if (found := p.search(self._received, start))
-        ]
+        matches = {name: match for name, p in compiled.items() if (match := p.search(self._received, start))}
         if not matches:
             return None
-        _, name, found = min(matches, key=lambda match: match[:2])
-        self._consumed = found.end()
-        return Seen(name, found[0].decode(errors="replace"))
+        name, match = min(matches.items(), key=lambda item: (item[1].start(), item[0]))
+        self._consumed = match.end()
+        return Seen(name, match[0].decode(errors="replace"))
 
-    def _receive(self, timeout_s: float) -> str:
-        if timeout_s <= 0:
-            return "deadline"
+    def _receive(self, timeout_s: float) -> bool:
+        """Receive what comes within a time, which may be nothing, and return whether the console is still open."""
         self._connection.settimeout(timeout_s)
         try:
             chunk = self._connection.recv(1 << 16)
         except TimeoutError:
-            return "deadline"
+            return True
         except ConnectionError:
-            return "closed"
-        if not chunk:
-            return "closed"
+            return False
         self._received += chunk
         with self._log.open("ab") as log:
             log.write(chunk)
-        return ""
+        return bool(chunk)

@@ -1,7 +1,8 @@
-"""Whether an image boots, judged by its serial console."""
+"""Whether an image boots, judged by what comes on its serial console."""
 
 from __future__ import annotations
 
+import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from coreimage.architecture.facts import FACTS
 from coreimage.boot_test.accelerator import probe_accelerator
 from coreimage.boot_test.console import Seen
 from coreimage.boot_test.machine import Machine, Spawn, make_overlay, start_machine
 from coreimage.errors import BootError
+from coreimage.host.children import Child
+from coreimage.host.process import Run
 from coreimage.model import LOG, PNG, Architecture, BootReport, Firmware, Value
-from coreimage.process import Child, Run
 from coreimage.storage import Store, put_blob_bytes
 
 PASSED = "login"
@@ -42,11 +45,13 @@ _REASONS = {
     "deadline": "the login prompt did not come in time",
 }
 DEFAULT_TIMEOUT_S = 900.0
-_PATIENCE: dict[Architecture, float] = {"amd64": 1.0, "arm64": 3.0}
-"""So many times longer a boot may take where the processor is another than the machine's, and all of it is emulated."""
+_FOREIGN_FACTOR = 3.0
+"""How much longer a boot may take on a processor that is not the machine's own, and is emulated whole."""
 
 
 class BootOutcome(Value):
+    """How one boot went. `screenshot` is a PNG, empty where the machine had ended already."""
+
     passed: bool
     reason: str
     accelerator: str
@@ -57,50 +62,63 @@ class BootOutcome(Value):
 
 
 def judge(seen: Seen) -> tuple[bool, str]:
-    """Whether what came on the console is a success, and what it means."""
+    """Return whether what came on the console is a success, and what it means."""
     return seen.name == PASSED, _REASONS[seen.name]
 
 
 def boot(
     image: Path,
     firmware: Firmware,
+    architecture: Architecture,
     *,
     run: Run,
     spawn: Spawn,
     work_folder: Path,
-    architecture: Architecture = "amd64",
     timeout_s: float = DEFAULT_TIMEOUT_S,
     accelerator: str | None = None,
 ) -> BootOutcome:
-    """Boots a raw image, which is not changed, until it shows a login prompt or fails, at most for `timeout_s`; three
-    times that on a foreign processor."""
+    """Boot a raw image, which is not changed, until it shows a login prompt or fails.
+
+    Args:
+        image: The image.
+        firmware: What the machine starts with.
+        architecture: The machine's.
+        run: Starts programs.
+        spawn: Starts QEMU.
+        work_folder: For files on the way, which are gone afterwards.
+        timeout_s: How long it may take on a processor like this machine's; three times that on another.
+        accelerator: `kvm` or `tcg`; if not given, the best one that works.
+
+    Raises:
+        HostError: QEMU or the firmware is missing or does not start.
+    """
+    if FACTS[architecture].machine != platform.machine():
+        timeout_s *= _FOREIGN_FACTOR
     accelerator = accelerator or probe_accelerator(architecture, run=run, work_folder=work_folder)
     with tempfile.TemporaryDirectory(prefix=f"boot-{firmware}-", dir=work_folder) as name:
         folder = Path(name)
         overlay = make_overlay(image, folder / "overlay.qcow2", run=run)
-        start = time.monotonic()
-        started = start_machine(
-            overlay, firmware, run_folder=folder, spawn=spawn, architecture=architecture, accelerator=accelerator
-        )
-        with started as machine:
-            seen = machine.console.await_any(OUTCOMES, timeout_s * _PATIENCE[architecture])
+        start_s = time.monotonic()
+        with start_machine(
+            overlay, firmware, architecture, run_folder=folder, spawn=spawn, accelerator=accelerator
+        ) as machine:
+            seen = machine.console.await_any(OUTCOMES, timeout_s)
             last_lines = machine.console.lines()
-            screenshot = _picture(machine, folder / "screen.png")
+            screenshot = _screenshot(machine, folder / "screen.png")
         passed, reason = judge(seen)
         log = folder / "serial.log"
         return BootOutcome(
             passed=passed,
             reason=reason,
             accelerator=accelerator,
-            duration_s=round(time.monotonic() - start, 1),
+            duration_s=round(time.monotonic() - start_s, 1),
             serial_log=log.read_bytes() if log.exists() else b"",
             last_lines=last_lines,
             screenshot=screenshot,
         )
 
 
-def _picture(machine: Machine, path: Path) -> bytes:
-    """Empty where there is no machine any more to look at."""
+def _screenshot(machine: Machine, path: Path) -> bytes:
     try:
         machine.screenshot(path)
         return path.read_bytes()
@@ -108,87 +126,76 @@ def _picture(machine: Machine, path: Path) -> bytes:
         return b""
 
 
-def boot_test(
-    image: Path,
-    image_sha256: str,
-    firmware: Firmware,
-    *,
-    store: Store,
-    run: Run,
-    spawn: Spawn,
-    work_folder: Path,
-    architecture: Architecture = "amd64",
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-) -> BootReport:
-    """The stage: boots a raw image and stores its serial log. A failed boot is a report, not an error."""
-    outcome = boot(
-        image,
-        firmware,
-        run=run,
-        spawn=spawn,
-        work_folder=work_folder,
-        architecture=architecture,
-        timeout_s=timeout_s,
-    )
-    return BootReport(
-        image_sha256=image_sha256,
-        firmware=firmware,
-        accelerator=outcome.accelerator,
-        passed=outcome.passed,
-        reason=outcome.reason,
-        duration_s=outcome.duration_s,
-        serial_log=put_blob_bytes(store, outcome.serial_log, LOG),
-        last_lines=outcome.last_lines,
-        screenshot=put_blob_bytes(store, outcome.screenshot, PNG) if outcome.screenshot else None,
-    )
-
-
 def boot_tests(
     image: Path,
     image_sha256: str,
     firmwares: Sequence[Firmware],
+    architecture: Architecture,
     *,
     store: Store,
     run: Run,
     spawn: Spawn,
     work_folder: Path,
-    architecture: Architecture = "amd64",
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> tuple[BootReport, ...]:
-    """`boot_test` under all of `firmwares` at once; the reports are in their order.
+    """Boot a raw image under several firmwares at once, and store the serial logs. A failed boot is no error.
 
-    Threads of our own, since a machine needs little of us: when this is interrupted, or one of the tests cannot be
-    done, the machines end at once and the threads with them.
+    When this is interrupted, or one of the tests cannot be done, all machines end at once.
+
+    Args:
+        image: The image.
+        image_sha256: Its digest, for the reports.
+        firmwares: What it is booted with.
+        architecture: The machine's.
+        store: Gets the logs and pictures.
+        run: Starts programs.
+        spawn: Starts QEMU.
+        work_folder: For files on the way, which are gone afterwards.
+        timeout_s: As that of `boot`.
+
+    Returns:
+        One report for each of `firmwares`, in their order.
     """
-    probe_accelerator(architecture, run=run, work_folder=work_folder)
+    accelerator = probe_accelerator(architecture, run=run, work_folder=work_folder)
     machines = _Machines(spawn)
 
     def test(firmware: Firmware) -> BootReport:
-        return boot_test(
+        outcome = boot(
             image,
-            image_sha256,
             firmware,
-            store=store,
+            architecture,
             run=run,
             spawn=machines.spawn,
             work_folder=work_folder,
-            architecture=architecture,
             timeout_s=timeout_s,
+            accelerator=accelerator,
+        )
+        return BootReport(
+            image_sha256=image_sha256,
+            firmware=firmware,
+            accelerator=outcome.accelerator,
+            passed=outcome.passed,
+            reason=outcome.reason,
+            duration_s=outcome.duration_s,
+            serial_log=put_blob_bytes(store, outcome.serial_log, LOG),
+            last_lines=outcome.last_lines,
+            screenshot=put_blob_bytes(store, outcome.screenshot, PNG) if outcome.screenshot else None,
         )
 
-    with ThreadPoolExecutor(len(firmwares) or 1, "boot-test") as pool:
+    # Threads and not tasks: a machine needs little of this process, and must end with it.
+    with ThreadPoolExecutor(len(firmwares) or 1, "boot-test") as executor:
         try:
-            started = [pool.submit(copy_context().run, test, firmware) for firmware in firmwares]
-            for future in as_completed(started):
+            futures = [executor.submit(copy_context().run, test, firmware) for firmware in firmwares]
+            for future in as_completed(futures):
                 future.result()
         except BaseException:
             machines.end()
             raise
-    return tuple(future.result() for future in started)
+    return tuple(future.result() for future in futures)
 
 
 class _Machines:
-    """Starts children in any thread, and ends all of them from another. After `end` none lives longer than a moment."""
+    """The children that several threads start, so that another thread can end them all. None starts after `end`."""
 
     def __init__(self, spawn: Spawn) -> None:
         self._spawn, self._lock = spawn, Lock()
@@ -214,7 +221,11 @@ class _Machines:
 
 
 def require_boot(report: BootReport) -> BootReport:
-    """The report itself. Raises BootError with the console's last lines when the boot failed."""
+    """Return the report of a boot that passed.
+
+    Raises:
+        BootError: The boot failed. The message has the console's last lines.
+    """
     if not report.passed:
         lines = "".join(f"\n  | {line}" for line in report.last_lines)
         raise BootError(

@@ -5,55 +5,36 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from coreimage.architecture.facts import FACTS
 from coreimage.boot_test.accelerator import TCG, cpu_argv
 from coreimage.boot_test.console import Console
 from coreimage.errors import BootError, HostError
-from coreimage.model import FIRMWARES, Architecture, Firmware
-from coreimage.process import Child, Run, Sandbox
-from coreimage.workspace import workspace
+from coreimage.host.children import Child
+from coreimage.host.process import Run
+from coreimage.host.sandbox import Sandbox
+from coreimage.host.workspace import workspace
+from coreimage.model import Architecture, Firmware
 
 Spawn = Callable[..., AbstractContextManager[Child]]
-"""`coreimage.process.spawn`, or what takes its place in a test."""
+"""`coreimage.host.process.spawn`, or what takes its place in a test."""
 
 MEMORY_MIB = 768
 """2015's `kvm -m 768 x86.img`."""
 _START_TIMEOUT_S = 120.0
-PROGRAMS: dict[Architecture, str] = {"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
-_DISPLAY: dict[Architecture, list[str]] = {"amd64": ["-vga", "std"], "arm64": ["-device", "ramfb"]}
-
-
-@dataclass(frozen=True)
-class _Uefi:
-    """Debian's builds of UEFI for QEMU: code and an empty store of variables, the newer names first."""
-
-    package: str
-    folder: Path
-    pairs: tuple[tuple[str, str], ...]
-
-
-_UEFI: dict[Architecture, _Uefi] = {
-    "amd64": _Uefi(
-        package="ovmf",
-        folder=Path("/usr/share/OVMF"),
-        pairs=(("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")),
-    ),
-    "arm64": _Uefi(
-        package="qemu-efi-aarch64",
-        folder=Path("/usr/share/AAVMF"),
-        pairs=(("AAVMF_CODE.no-secboot.fd", "AAVMF_VARS.fd"), ("AAVMF_CODE.fd", "AAVMF_VARS.fd")),
-    ),
-}
+_EMULATED_CLOCK_ARGV = ("-icount", "shift=1,sleep=on")
+"""An emulated guest's clock advances with its own instructions (2 ns each), and with the host's time while it idles. On
+a busy host it would otherwise see minutes pass in which it cannot run, and give up services and devices."""
 
 
 def make_overlay(image: Path, overlay: Path, *, run: Run) -> Path:
-    """A qcow2 file that takes all writes, so that the image stays as it is."""
+    """Make a qcow2 file that takes all writes, so that the image stays as it is."""
     backing = ["-F", "raw", "-b", str(image.absolute())]
     run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(overlay)])
     return overlay
@@ -70,7 +51,11 @@ class Machine:
         self.command("qmp_capabilities")
 
     def command(self, name: str, **arguments: Any) -> Any:
-        """One QMP command; its return value. Raises BootError when QEMU refuses it or is gone."""
+        """Send a QMP command, and return what QEMU answers.
+
+        Raises:
+            BootError: QEMU refuses the command, or has ended.
+        """
         try:
             self._monitor.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
             for line in self._replies:
@@ -84,15 +69,15 @@ class Machine:
         raise BootError(f"QEMU ended during {name}")
 
     def screenshot(self, target: Path) -> None:
-        """A PNG picture of the display."""
+        """Save a picture of the display as PNG."""
         self.command("screendump", filename=str(target.absolute()), format="png")
 
     def reset(self) -> None:
-        """The reset button: nothing in the guest is told."""
+        """Press the reset button: the guest does not shut down first."""
         self.command("system_reset")
 
     def cut_power(self) -> None:
-        """Ends the guest between two instructions; what it had not flushed is whatever QEMU had written by then."""
+        """End the guest between two instructions. Of what it had not flushed, only some may be on the disk."""
         self._child.end(grace_s=0)
 
 
@@ -100,34 +85,48 @@ class Machine:
 def start_machine(
     disk: Path,
     firmware: Firmware,
+    architecture: Architecture,
     *,
     run_folder: Path,
     spawn: Spawn,
-    architecture: Architecture = "amd64",
     accelerator: str = TCG,
     disk_format: str = "qcow2",
     reboot: bool = False,
     ssh_port: int | None = None,
     memory_mib: int = MEMORY_MIB,
 ) -> Iterator[Machine]:
-    """Starts a guest from `disk`, which is written to, and ends it when the block is left.
+    """Start a guest, and end it when the block is left.
 
-    `run_folder` gets `serial.log` (appended to) and the UEFI variables, which survive from start to start. Without
-    `reboot`, QEMU ends where the guest would reboot. `ssh_port` of the loopback interface leads to the guest's port 22;
-    without it the guest has no network. Raises HostError when QEMU or its firmware is missing or does not start.
+    Args:
+        disk: Is written to.
+        firmware: What the guest starts with.
+        architecture: The guest's.
+        run_folder: Gets `serial.log`, which grows from start to start, and keeps the UEFI variables.
+        spawn: Starts QEMU.
+        accelerator: `kvm` or `tcg`.
+        disk_format: That of `disk`, as QEMU calls it.
+        reboot: Whether the guest may reboot; otherwise QEMU ends there.
+        ssh_port: A port of the loopback interface that leads to the guest's port 22; None for no network.
+        memory_mib: The guest's memory.
+
+    Raises:
+        HostError: QEMU or its firmware is missing or does not start.
     """
+    qemu = FACTS[architecture].qemu
     with ExitStack() as stack:
         sockets = stack.enter_context(workspace("vm"))
         serial = _listen(sockets / "serial", stack)
         monitor = _listen(sockets / "qmp", stack)
-        argv = [PROGRAMS[architecture], *cpu_argv(accelerator, architecture), *_DISPLAY[architecture]]
+        argv = [qemu.program, *cpu_argv(accelerator, architecture), *qemu.display]
+        argv += _EMULATED_CLOCK_ARGV if accelerator == TCG else ()
         argv += _devices_argv(disk, disk_format, sockets, memory_mib)
         argv += firmware_argv(firmware, architecture, run_folder)
         argv += _network_argv(ssh_port) + ([] if reboot else ["-no-reboot"])
-        child = stack.enter_context(spawn(argv, sandbox=Sandbox.FAMILY))
+        child = stack.enter_context(spawn(argv, sandbox=Sandbox.PID_NAMESPACE))
         monitor_end = stack.enter_context(_accept(monitor, child))
         serial_end = stack.enter_context(_accept(serial, child))
-        yield Machine(child, Console(serial_end, run_folder / "serial.log"), monitor_end)
+        console = Console(serial_end, run_folder / "serial.log", clock=running_clock(_peer_pid(monitor_end)))
+        yield Machine(child, console, monitor_end)
 
 
 def _devices_argv(disk: Path, disk_format: str, sockets: Path, memory_mib: int) -> list[str]:
@@ -142,18 +141,30 @@ def _devices_argv(disk: Path, disk_format: str, sockets: Path, memory_mib: int) 
 
 
 def firmware_argv(firmware: Firmware, architecture: Architecture, run_folder: Path) -> list[str]:
-    """`run_folder` keeps the variables. Raises HostError for a firmware that is not installed or does not exist."""
-    if firmware not in FIRMWARES[architecture]:
+    """Return the options of QEMU for a firmware.
+
+    Args:
+        firmware: The firmware.
+        architecture: The guest's.
+        run_folder: Keeps the UEFI variables.
+
+    Raises:
+        HostError: The architecture has no such firmware, or it is not installed.
+    """
+    if firmware not in FACTS[architecture].firmwares:
         raise HostError(f"there is no {firmware.upper()} for {architecture}", resolution="boot it with UEFI")
     if firmware == "bios":
         return []
-    uefi = _UEFI[architecture]
-    places = [(uefi.folder / code, uefi.folder / variables) for code, variables in uefi.pairs]
-    found = next((place for place in places if all(path.is_file() for path in place)), None)
-    if found is None:
-        where, remedy = str(uefi.folder), f"sudo apt-get install {uefi.package}"
-        raise HostError(f"there is no UEFI firmware for {architecture}", where=where, resolution=remedy)
-    code, variables = found
+    uefi = FACTS[architecture].qemu.uefi
+    images = [(uefi.folder / code, uefi.folder / variables) for code, variables in uefi.images]
+    installed = next((pair for pair in images if all(path.is_file() for path in pair)), None)
+    if installed is None:
+        raise HostError(
+            f"there is no UEFI firmware for {architecture}",
+            where=str(uefi.folder),
+            resolution=f"sudo apt-get install {uefi.package}",
+        )
+    code, variables = installed
     own = run_folder / f"uefi-variables-{architecture}.fd"
     if not own.exists():
         shutil.copyfile(variables, own)
@@ -165,6 +176,32 @@ def _network_argv(ssh_port: int | None) -> list[str]:
     if ssh_port is None:
         return ["-nic", "none"]
     return ["-nic", f"user,model=virtio-net-pci,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"]
+
+
+def _peer_pid(connection: socket.socket) -> int:
+    """Return the process at the other end of a Unix socket."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, _user, _group = struct.unpack("3i", credentials)
+    return int(pid)
+
+
+def running_clock(pid: int) -> Callable[[], float]:
+    """Return a clock, in seconds, that stands still while a process waits for a processor.
+
+    So time limits hold on a busy host. The waiting time is the second field of `schedstat` (Linux, sched-stats.rst),
+    in ns; that of the thread that waited longest counts, which is the one that runs the guest.
+    """
+    longest_wait_ns = 0
+
+    def running_s() -> float:
+        nonlocal longest_wait_ns
+        for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            # A thread may have ended, and a kernel need not count.
+            with suppress(OSError, IndexError):
+                longest_wait_ns = max(longest_wait_ns, int(schedstat.read_text().split()[1]))
+        return time.monotonic() - longest_wait_ns / 1e9
+
+    return running_s
 
 
 def _listen(path: Path, stack: ExitStack) -> socket.socket:
@@ -182,6 +219,6 @@ def _accept(listener: socket.socket, child: Child) -> socket.socket:
             return listener.accept()[0]
         except TimeoutError:
             if not child.running():
-                said: Sequence[str] = list(child.lines())
-                raise HostError("QEMU does not start" + "".join(f"\n  | {line}" for line in said)) from None
+                lines = "".join(f"\n  | {line}" for line in child.lines())
+                raise HostError(f"QEMU does not start{lines}") from None
     raise HostError(f"QEMU did not start within {_START_TIMEOUT_S:.0f} s")

@@ -1,9 +1,9 @@
-"""SIGINT and SIGTERM as KeyboardInterrupt, whatever the main thread is doing.
+"""SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, whatever it is doing.
 
-Python looks for signals between bytecodes, and system calls that a signal breaks off. One that comes after the last
-look and before a call that blocks, which on a busy machine is a long time, would wait for the end of that call: of a
-child that runs for minutes, or hangs. The signal's number also goes to the wake-up descriptor; a thread that reads it
-sends the signal once more, until the main thread has seen it.
+Python runs signal handlers between bytecodes, and a signal breaks off a blocking system call. But a signal that comes
+after the last bytecode and before the call (a long time on a busy machine) would wait until that call ends, which may
+take minutes. So a thread reads the signal's number from the wake-up descriptor, and sends the signal again until the
+main thread's handler has run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import threading
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_AGAIN_S = 0.2
+_SEND_AGAIN_AFTER_S = 0.2
 
 
 def raise_interrupts() -> None:
-    """For the main thread of a command. What is ignored, as SIGINT is in the background, stays ignored."""
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt; a signal that is ignored, as in the background, stays ignored.
+
+    To be called once, in the main thread.
+    """
     seen = threading.Event()
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -31,17 +34,17 @@ def raise_interrupts() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-    threading.Thread(target=_insist, args=(reading, seen), name="interrupts", daemon=True).start()
+    threading.Thread(target=_send_again_until_seen, args=(reading, seen), name="interrupts", daemon=True).start()
 
 
-def _insist(reading: int, seen: threading.Event) -> None:
+def _send_again_until_seen(reading: int, seen: threading.Event) -> None:
     main = threading.main_thread().ident
     while numbers := os.read(reading, 64):
         for number in set(numbers).intersection(SIGNALS):
-            while not seen.wait(_AGAIN_S):
+            while not seen.wait(_SEND_AGAIN_AFTER_S):
                 signal.pthread_kill(main or 0, number)
         if seen.is_set():
-            # What was sent again comes here too.
+            # Signals that were sent again have written their numbers, too.
             os.set_blocking(reading, False)
             try:
                 while os.read(reading, 64):

@@ -1,17 +1,19 @@
-"""What a device and `flash` share: trust chain, upgrade path, phasing, installing. Standard library only.
+"""What a device and `flash` share: documents, trust, upgrade path, installation. Standard library only.
 
-Bytes come in through `Web`, signatures are judged by `Verify`, and verified values come out, or a `ClientError`.
+Bytes come in through `Web`, signatures are checked by `Verify`, and verified values come out, or a `ClientError`.
 """
 
-from coreimage.client.documents import Channel, DeviceEntry, Image, ImageFile, Index, parse_channels, parse_index
+from coreimage.client.documents import Channel, Channels, DeviceEntry, Image, ImageFile, Index, SignedChannels
 from coreimage.client.errors import ClientError, DownloadError, NotPresentError, RepositoryError, SignatureError
+from coreimage.client.fetch import Web
 from coreimage.client.keyring import Keyring, primary_fingerprints, read_keyring
-from coreimage.client.select import select_full
-from coreimage.client.session import Session, Verify, Web
-from coreimage.client.trust import Seen, SignedChannels, parse_signed_channels
+from coreimage.client.session import Session
+from coreimage.client.trust import Seen, Verify
+from coreimage.client.upgrade import select_full
 
 __all__ = [
     "Channel",
+    "Channels",
     "ClientError",
     "DeviceEntry",
     "DownloadError",
@@ -27,9 +29,6 @@ __all__ = [
     "SignedChannels",
     "Verify",
     "Web",
-    "parse_channels",
-    "parse_index",
-    "parse_signed_channels",
     "primary_fingerprints",
     "read_keyring",
     "select_full",

@@ -11,17 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coreimage.client.errors import RepositoryError
-from coreimage.client.json_reader import json_object, text
+from coreimage.client.json_codec import JsonObject, json_object, optional_text, text
 
 KEYRING_LIMIT_BYTES = 4 << 20
 _MEMORY_BYTES = 256 << 20
 _PUBLIC_KEY = 6
 _V4 = 4
+_KEY_LIMIT_BYTES = 0xFFFF
+"""Fingerprints of version 4 are of a length in two bytes."""
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """`expiry` is UNIX seconds, UTC; None never expires. `keys` is a binary export, maybe empty."""
+    """What a keyring tarball holds.
+
+    Attributes:
+        kind: `archive-master`, `image-master`, `image-signing`, `device-signing` or `blacklist`.
+        keys: A binary export of public keys; it may be empty.
+        expiry: UNIX seconds from which on the keyring does not count; None: it never expires.
+        model: The only device that the keyring is for; None: all.
+    """
 
     kind: str
     keys: bytes
@@ -30,14 +39,25 @@ class Keyring:
 
 
 def read_keyring(tarball: bytes, kind: str, *, now: float, device: str = "", where: str = "") -> Keyring:
-    """Raises RepositoryError when it is malformed, of another type, for another device, or expired."""
+    """Read a keyring tarball.
+
+    Args:
+        tarball: What was fetched, or given.
+        kind: The kind that the keyring must be of.
+        now: UNIX seconds.
+        device: The device that the keyring must be fit for; empty: any.
+        where: What errors are about.
+
+    Raises:
+        RepositoryError: The keyring is malformed, of another kind, for another device, or expired.
+    """
     members = _members(tarball, where)
     try:
         described, keys = members["keyring.json"], members["keyring.gpg"]
     except KeyError as error:
         raise RepositoryError(f"the keyring has no member {error.args[0]}", where=where) from None
     values = json_object(described, where)
-    keyring = Keyring(text(values, "type", where), keys, _expiry(values, where), _model(values, where))
+    keyring = Keyring(text(values, "type", where), keys, _expiry(values, where), optional_text(values, "model", where))
     if keyring.kind != kind:
         raise RepositoryError(f"the keyring is of type {keyring.kind!r}, not {kind!r}", where=where)
     if keyring.expiry is not None and keyring.expiry <= now:
@@ -48,12 +68,19 @@ def read_keyring(tarball: bytes, kind: str, *, now: float, device: str = "", whe
 
 
 def primary_fingerprints(keys: bytes) -> frozenset[str]:
-    """Fingerprints of the version 4 primary keys of a binary export, upper case (RFC 4880 §4.2, §12.2)."""
-    return frozenset(
-        hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
-        for tag, body in _packets(keys)
-        if tag == _PUBLIC_KEY and body[:1] == bytes([_V4])
-    )
+    """Return the fingerprints of the version 4 primary keys of a binary export, in upper case (RFC 4880 §4.2, §12.2).
+
+    Raises RepositoryError for what is no export of keys.
+    """
+    fingerprints = set()
+    for tag, body in _packets(keys):
+        if tag != _PUBLIC_KEY or body[:1] != bytes([_V4]):
+            continue
+        if len(body) > _KEY_LIMIT_BYTES:
+            raise RepositoryError("the keyring holds a key that is too long")
+        content = b"\x99" + len(body).to_bytes(2, "big") + body
+        fingerprints.add(hashlib.sha1(content, usedforsecurity=False).hexdigest().upper())
+    return frozenset(fingerprints)
 
 
 def _members(tarball: bytes, where: str) -> dict[str, bytes]:
@@ -69,7 +96,7 @@ def _members(tarball: bytes, where: str) -> dict[str, bytes]:
         raise RepositoryError(f"not a keyring tarball: {error}", where=where) from error
 
 
-def _expiry(values: dict[str, object], where: str) -> float | None:
+def _expiry(values: JsonObject, where: str) -> float | None:
     expiry = values.get("expiry")
     if expiry is None:
         return None
@@ -78,35 +105,29 @@ def _expiry(values: dict[str, object], where: str) -> float | None:
     return expiry
 
 
-def _model(values: dict[str, object], where: str) -> str | None:
-    return None if values.get("model") is None else text(values, "model", where)
-
-
 def _packets(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the tag and body of each packet (RFC 4880 §4.2). Partial lengths do not occur in keys."""
     at = 0
     while at < len(content):
-        tag, start, length = _header(content, at)
+        first = content[at]
+        if not first & 0x80:
+            raise RepositoryError("the keyring holds something that is no OpenPGP key")
+        if first & 0x40:
+            tag, (width, length) = first & 0x3F, _new_length(content, at + 1)
+        else:
+            tag, width = (first >> 2) & 0x0F, 1 << (first & 3)
+            if width == 8:  # noqa: PLR2004
+                raise RepositoryError("the keyring holds a key of unknown length")
+            length = int.from_bytes(content[at + 1 : at + 1 + width], "big")
+        start = at + 1 + width
         if start + length > len(content):
             raise RepositoryError("the keyring holds a truncated key")
         yield tag, content[start : start + length]
         at = start + length
 
 
-def _header(content: bytes, at: int) -> tuple[int, int, int]:
-    """Tag, start of the body and its length; partial lengths do not occur in keys."""
-    first = content[at]
-    if not first & 0x80:
-        raise RepositoryError("the keyring holds something that is no OpenPGP key")
-    if first & 0x40:
-        width, offset = _new_length(content, at + 1)
-        return first & 0x3F, at + 1 + width, offset
-    width = 1 << (first & 3)
-    if width == 8:  # noqa: PLR2004
-        raise RepositoryError("the keyring holds a key of unknown length")
-    return (first >> 2) & 0x0F, at + 1 + width, int.from_bytes(content[at + 1 : at + 1 + width], "big")
-
-
 def _new_length(content: bytes, at: int) -> tuple[int, int]:
+    """Return how many bytes a length of the new format takes, and the length (RFC 4880 §4.2.2)."""
     octets = content[at : at + 5] + bytes(5)
     if octets[0] < 192:  # noqa: PLR2004
         return 1, octets[0]

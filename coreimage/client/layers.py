@@ -1,6 +1,7 @@
-"""The tree that the tarballs of an image make when they are unpacked over each other, content and all.
+"""The tree that the tarballs of an image make when they are unpacked over each other, without unpacking them.
 
-A tarball that begins with `removed` is a delta of 2015: what its lines name goes first (system-image §2.5).
+A tarball that begins with `removed` is a delta of 2015: what the lines of that file name is deleted first
+(system-image §2.5).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 from typing import IO
 
 from coreimage.client.errors import RepositoryError
-from coreimage.client.tree import Entry, Kind, Tree, as_bytes, as_text, tree_sha256
+from coreimage.client.tree import Entry, Kind, Tree, as_bytes, as_text, is_utf8, safe_name, tree_sha256
 
 REMOVED = "removed"
 
@@ -28,18 +29,22 @@ _KINDS: dict[bytes, Kind] = {
     tarfile.BLKTYPE: "block",
     tarfile.FIFOTYPE: "fifo",
 }
-_RECORDS = ("SCHILY.", "RHT.security.", "LIBARCHIVE.xattr.")
-"""Pax records that describe the file; the others describe the archive, or are in the header already."""
+_DESCRIBING = ("SCHILY.", "RHT.security.", "LIBARCHIVE.xattr.")
+"""Beginnings of pax records that describe the file; others describe the archive, or repeat what the header says."""
 _CHUNK_BYTES = 1 << 20
 _REMOVED_LIMIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One name of the tree. Names of one file share its `inode`, and each is a `file` here.
+    """One name of the tree.
 
-    `layer` is the number of the tarball that the name comes from, -1 for what was there before; `open` gives its
-    content, which may be in an earlier tarball where the name is a hard link to a file of that.
+    Attributes:
+        entry: What the name is; each of several names of one file is a `file` here.
+        inode: The same number for all names of one file.
+        layer: The number of the tarball that brought the name; -1 for what the base has.
+        open: Opens the content, which is in an earlier tarball where the name is a hard link to a file of that; None
+            for what has no content.
     """
 
     entry: Entry
@@ -49,27 +54,34 @@ class Node:
 
 
 class LayeredTree:
-    """`tars` are in the order in which they are applied, to nothing or to `base`: a later one replaces what an earlier
-    one brought.
+    """The tree of tarballs over each other, over `base` if there is one: a later one replaces what is there.
 
-    Raises RepositoryError for a name that leaves the tree, a link to nothing, an unknown kind of member or a broken
-    archive.
+    The tarballs, uncompressed, must stay open as long as contents are read.
+
+    Attributes:
+        names: All names, sorted.
+        groups: The names of each inode, sorted.
+
+    Raises:
+        RepositoryError: A name leaves the tree, a hard link leads to nothing, a member is of an unknown kind, or an
+            archive is broken.
     """
 
     def __init__(self, tars: Sequence[tarfile.TarFile], *, base: Tree | None = None) -> None:
         self._nodes: dict[bytes, Node] = {}
         self._inodes = 0
         if base is not None:
-            for entry in base.entries():
-                self._keep(entry, base)
+            self._take_over(base)
         for layer, tar in enumerate(tars):
             try:
                 self._unpack(layer, tar)
             except (tarfile.TarError, EOFError, OverflowError) as error:
                 raise RepositoryError(f"not a tar archive: {error}", where=str(tar.name)) from error
         self.names: tuple[bytes, ...] = tuple(sorted(self._nodes))
-        self.groups: dict[int, tuple[bytes, ...]] = self._group()
-        """The names of each inode, sorted."""
+        groups: dict[int, list[bytes]] = {}
+        for name in self.names:
+            groups.setdefault(self._nodes[name].inode, []).append(name)
+        self.groups = {inode: tuple(names) for inode, names in groups.items()}
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._nodes
@@ -78,45 +90,49 @@ class LayeredTree:
         return self._nodes[name]
 
     def get(self, name: bytes) -> Node | None:
+        """Return the node of a name, or None."""
         return self._nodes.get(name)
 
     def last_layer(self, name: bytes) -> int:
-        """The tarball after which all names of the file are there."""
+        """Return the number of the tarball after which all names of the file are there."""
         return max(self._nodes[other].layer for other in self.groups[self._nodes[name].inode])
 
     def entries(self) -> Iterator[Entry]:
-        """In byte order of their names; further names of a file are links to the first."""
+        """Yield the entries in the byte order of their names; further names of a file are links to the first."""
         for name in self.names:
             yield self.entry(name)
 
     def entry(self, name: bytes) -> Entry:
+        """Return one entry; a further name of a file is a link to the first. Raises KeyError."""
         node = self._nodes[name]
         first = self.groups[node.inode][0]
         return node.entry if first == name else Entry(name, "link", target=first)
 
     def open(self, name: bytes) -> IO[bytes]:
-        """The content of a file."""
+        """Open the content of a file. Raises KeyError for a name that is none."""
         file = self._nodes[name].open()
         if file is None:
             raise KeyError(name)
         return file
 
     def read(self, name: bytes) -> bytes:
+        """Return the content of a file."""
         with self.open(name) as file:
             return file.read()
 
     def sha256(self) -> str:
+        """Return the digest of the whole tree."""
         return tree_sha256(self.entries())
 
-    def _keep(self, entry: Entry, base: Tree) -> None:
-        if entry.kind == "link":
-            self._nodes[entry.name] = replace(
-                self._nodes[entry.target], entry=replace(self._nodes[entry.target].entry, name=entry.name)
-            )
-            return
-        self._inodes += 1
-        opened = partial(base.open, entry.name) if entry.kind == "file" else _nothing
-        self._nodes[entry.name] = Node(entry, self._inodes, -1, opened)
+    def _take_over(self, base: Tree) -> None:
+        for entry in base.entries():
+            if entry.kind == "link":
+                first = self._nodes[entry.target]
+                self._nodes[entry.name] = replace(first, entry=replace(first.entry, name=entry.name))
+            else:
+                self._inodes += 1
+                opener = partial(base.open, entry.name) if entry.kind == "file" else _no_content
+                self._nodes[entry.name] = Node(entry, self._inodes, -1, opener)
 
     def _unpack(self, layer: int, tar: tarfile.TarFile) -> None:
         for number, member in enumerate(tar):
@@ -127,15 +143,17 @@ class LayeredTree:
             tar.members = []  # type: ignore[attr-defined]  # it would keep all that a header says, of every member
 
     def _remove(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        """Deletion is recursive. An empty line, as the original writes where nothing goes, names nothing."""
+        """Delete what a `removed` file names, and all below. An empty line, which the original writes where nothing is
+        to be deleted, names nothing."""
         file = tar.extractfile(member)
         lines = file.read(_REMOVED_LIMIT_BYTES).split(b"\n") if file else []
-        gone = {_name(as_text(line), tar) for line in lines} - {b""}
+        removed = {_name(as_text(line), tar) for line in lines} - {b""}
         self._nodes = {
-            name: node for name, node in self._nodes.items() if not any(start in gone for start in _and_parents(name))
+            name: node for name, node in self._nodes.items() if not any(each in removed for each in _with_parents(name))
         }
 
     def _add(self, layer: int, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """Put a member in the place of what has its name: with all below, where a folder becomes something else."""
         name = _name(member.name, tar)
         if not name:
             return
@@ -150,38 +168,31 @@ class LayeredTree:
         replaced = self._nodes.get(name)
         if replaced is not None and replaced.entry.kind == "folder":
             if node.entry.kind == "folder":
-                node = replace(node, entry=_over(replaced.entry, node.entry))
+                records = dict(replaced.entry.records) | dict(node.entry.records)  # a folder loses no attribute
+                node = replace(node, entry=replace(node.entry, records=tuple(sorted(records.items()))))
             else:
                 self._nodes = {at: kept for at, kept in self._nodes.items() if not at.startswith(name + b"/")}
         self._nodes[name] = node
 
-    def _group(self) -> dict[int, tuple[bytes, ...]]:
-        groups: dict[int, list[bytes]] = {}
-        for name in self.names:
-            groups.setdefault(self._nodes[name].inode, []).append(name)
-        return {inode: tuple(names) for inode, names in groups.items()}
 
-
-def _nothing() -> None:
+def _no_content() -> None:
     return None
 
 
-def _and_parents(name: bytes) -> Iterator[bytes]:
+def _with_parents(name: bytes) -> Iterator[bytes]:
+    """Yield a name and the names of the folders above it."""
     while name:
         yield name
         name = name.rpartition(b"/")[0]
-
-
-def _over(old: Entry, new: Entry) -> Entry:
-    """A folder that is there gets what is said of it, and loses no attribute."""
-    return replace(new, records=tuple(sorted((dict(old.records) | dict(new.records)).items())))
 
 
 def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
     kind = _KINDS.get(member.type)
     if kind is None:
         raise _refused(member, tar, "is of an unknown kind")
-    records = {key: as_bytes(value) for key, value in member.pax_headers.items() if key.startswith(_RECORDS)}
+    if not all(map(is_utf8, member.pax_headers)):
+        raise _refused(member, tar, "has a pax record whose name is not UTF-8")
+    records = {key: as_bytes(value) for key, value in member.pax_headers.items() if key.startswith(_DESCRIBING)}
     return Entry(
         name,
         kind,
@@ -198,8 +209,9 @@ def _entry(name: bytes, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
 
 
 def _opener(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], IO[bytes] | None]:
+    """Return what opens the member's content; it keeps the place of that only, as there are many members."""
     if not member.isfile():
-        return _nothing
+        return _no_content
     if member.issparse():
         return partial(tar.extractfile, member)
     return partial(_content, tar, member.offset_data, member.size)
@@ -220,13 +232,13 @@ def _sha256(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _name(text: str, tar: tarfile.TarFile) -> bytes:
-    name = as_bytes(text).strip(b"/") if text.startswith("./") else as_bytes(text).rstrip(b"/")
-    name = name.removeprefix(b"./")
-    if name in {b"", b"."}:
+    """Return the name that a member has in the tree; empty for the root. Raises RepositoryError."""
+    if text.rstrip("/") in {"", "."}:
         return b""
-    if name.startswith(b"/") or {b"", b".", b".."} & set(name.split(b"/")) or b"\0" in name:
-        raise RepositoryError(f"{text[:200]!r} leaves the place it is unpacked to", where=str(tar.name))
-    return name
+    try:
+        return as_bytes(safe_name(text))
+    except ValueError as error:
+        raise RepositoryError(f"{text[:200]!r} {error}", where=str(tar.name)) from error
 
 
 def _refused(member: tarfile.TarInfo, tar: tarfile.TarFile, problem: str) -> RepositoryError:

@@ -1,4 +1,4 @@
-"""A tree as one tarball."""
+"""Trees written as one tarball."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _TYPES: dict[str, bytes] = {
 
 
 def write_tar(tree: Tree, file: IO[bytes]) -> None:
-    """The same bytes for the same tree. A folder's content follows it at once: GNU tar sets a folder's time when it
-    believes to have left it."""
+    """Write a tree as an uncompressed tarball: the same bytes for the same tree.
+
+    A folder's content follows it at once, as GNU tar sets a folder's time when it believes to have left it.
+    """
     entries = list(tree.entries())
     by_name = {entry.name: entry for entry in entries}
     written: dict[bytes, bytes] = {}
@@ -37,7 +39,13 @@ def write_tar(tree: Tree, file: IO[bytes]) -> None:
 
 
 def tar_member(entry: Entry, *, name: bytes = b"", link_to: bytes | None = None) -> tarfile.TarInfo:
-    """The header of an entry, or of a hard link in its place. `name` is another name for it."""
+    """Return the header of an entry.
+
+    Args:
+        entry: The entry.
+        name: Another name for it.
+        link_to: Makes it a hard link to this name.
+    """
     member = tarfile.TarInfo(as_text(name or entry.name))
     member.type = _TYPES[entry.kind] if link_to is None else tarfile.LNKTYPE
     member.linkname = as_text(entry.target if link_to is None else link_to)

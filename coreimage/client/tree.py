@@ -14,13 +14,21 @@ from typing import IO, Literal, Protocol
 Kind = Literal["file", "link", "folder", "symlink", "char", "block", "fifo"]
 XATTR = "SCHILY.xattr."
 """Prefix of the pax records that carry extended attributes (star(5), GNU tar)."""
+_PART_BYTES, _PATH_BYTES = 255, 4095
+"""NAME_MAX and PATH_MAX (limits.h), the latter without its final zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`target` is a symbolic link's text, or a link's other name. `size_bytes` and `sha256` are of a file's content.
+    """One name of a tree, and everything that is at it.
 
-    `records` are pax records: extended attributes (file capabilities and ACLs among them), sorted by key.
+    Attributes:
+        mtime: UNIX seconds.
+        target: The text of a symbolic link; the other name of a `link`.
+        device: Major and minor number of a device.
+        records: Pax records, sorted by key: extended attributes, among them capabilities and ACLs.
+        size_bytes: The size of a file's content.
+        sha256: The digest of a file's content, as 32 bytes.
     """
 
     name: bytes
@@ -40,25 +48,54 @@ class Tree(Protocol):
     """Something that holds a tree: a folder, tarballs over each other, or a tree and what a delta makes of it."""
 
     def entries(self) -> Iterable[Entry]:
-        """In the byte order of their names; further names of a file are links to the first."""
+        """Return the entries in the byte order of their names; further names of a file are links to the first."""
         ...
 
     def open(self, name: bytes) -> IO[bytes]:
-        """The content of a file, seekable. Raises KeyError for a name that is none."""
+        """Open the content of a file, seekable. Raises KeyError for a name that is none."""
         ...
 
 
 def as_text(name: bytes) -> str:
-    """As tarfile and JSON take names and values; any bytes come through it whole."""
+    """Decode a name or value for tarfile and JSON; `as_bytes` gives any bytes back as they were."""
     return name.decode("utf-8", "surrogateescape")
 
 
 def as_bytes(text: str) -> bytes:
+    """Encode a name or value that came from tarfile, JSON or `as_text`."""
     return text.encode("utf-8", "surrogateescape")
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a name or keyword, as tarfile gives it, was UTF-8 in its archive."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def safe_name(text: str) -> str:
+    """Return the name that a tree has for a member of an archive: without `./` before it and `/` behind it.
+
+    Raises:
+        ValueError: The name leaves the tree, or no file can have it. The text says so, and goes behind the name.
+    """
+    name = text.removeprefix("./").rstrip("/")
+    parts = name.split("/")
+    if "\0" in name or {"", ".", ".."} & set(parts):
+        raise ValueError("leaves the place it is unpacked to")
+    if len(as_bytes(name)) > _PATH_BYTES or any(len(as_bytes(part)) > _PART_BYTES for part in parts):
+        raise ValueError("is longer than the name of a file can be")
+    return name
+
+
 def tree_sha256(entries: Iterable[Entry]) -> str:
-    """The digest of a whole tree: equal for equal trees only. Entries come in the byte order of their names."""
+    """Return the digest of a whole tree, equal for equal trees only.
+
+    Args:
+        entries: All entries, in the byte order of their names.
+    """
     digest = hashlib.sha256(b"coreimage tree 1\n")
     for entry in entries:
         fields: list[bytes] = [entry.name, entry.kind.encode()]

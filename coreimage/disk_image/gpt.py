@@ -7,7 +7,8 @@ import uuid
 import zlib
 from pathlib import Path
 
-from coreimage.disk_image.layout import SECTOR_BYTES, TABLE_SECTORS, ImageIdentity, Layout, Partition, TableEntry
+from coreimage.disk_image.gadget.structure import SECTOR_BYTES
+from coreimage.disk_image.layout import TABLE_SECTORS, ImageIdentity, Layout, Partition, TableEntry
 from coreimage.errors import VerificationError
 
 _ENTRIES, _ENTRY_BYTES = 128, 128
@@ -17,7 +18,7 @@ _SIGNATURE, _REVISION = b"EFI PART", 0x00010000
 
 
 def table_bytes(layout: Layout, identity: ImageIdentity) -> tuple[bytes, bytes]:
-    """The first 34 sectors of the disk (without boot code) and its last 33."""
+    """Return the first 34 sectors of the disk, with zeros for boot code, and its last 33."""
     last_lba = layout.size_bytes // SECTOR_BYTES - 1
     entries = b"".join(_entry(partition, identity) for partition in layout.partitions)
     entries = entries.ljust(_ENTRIES * _ENTRY_BYTES, b"\0")
@@ -28,7 +29,11 @@ def table_bytes(layout: Layout, identity: ImageIdentity) -> tuple[bytes, bytes]:
 
 
 def read_table(image: Path) -> tuple[TableEntry, ...]:
-    """The partitions of a disk image, in the order of its table. Raises VerificationError when it has no valid one."""
+    """Read the partitions of a disk image, in the order of its table.
+
+    Raises:
+        VerificationError: It has no valid GUID partition table.
+    """
     with image.open("rb") as file:
         file.seek(SECTOR_BYTES)
         header = file.read(SECTOR_BYTES)
@@ -36,7 +41,7 @@ def read_table(image: Path) -> tuple[TableEntry, ...]:
     fields = _HEADER.unpack_from(header)
     if fields[0] != _SIGNATURE or fields[3] != _header_crc(header) or fields[13] != zlib.crc32(entries):
         raise VerificationError("there is no valid GUID partition table", where=str(image))
-    found = (_ENTRY.unpack_from(entries, start) for start in range(0, len(entries), _ENTRY_BYTES))
+    unpacked = (_ENTRY.unpack_from(entries, start) for start in range(0, len(entries), _ENTRY_BYTES))
     return tuple(
         TableEntry(
             name=name.decode("utf-16-le").rstrip("\0"),
@@ -45,7 +50,7 @@ def read_table(image: Path) -> tuple[TableEntry, ...]:
             first=first,
             last=last,
         )
-        for kind, guid, first, last, _, name in found
+        for kind, guid, first, last, _, name in unpacked
         if any(kind)
     )
 

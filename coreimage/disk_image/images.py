@@ -1,14 +1,14 @@
-"""Disk images in the store: compressed, with their checksums signed, and back to a sparse file.
+"""Disk images in the store: compressed, listed with signed checksums, fetched as sparse files, and expired.
 
-The compressed form is one that `zstd -d` writes sparsely by itself. zstd cuts its input into jobs whose size does not
-depend on the number of cores, so neither do the bytes; the empty part of a disk costs a few bytes and little time.
+zstd cuts its input into jobs whose size does not depend on the number of cores, so neither do its bytes; the empty part
+of a disk costs a few bytes and little time.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -17,27 +17,28 @@ from typing import IO, BinaryIO
 
 import structlog
 
-from coreimage.disk_image.assembly import AssembledImage, sparse_content, sparse_sha256
-from coreimage.errors import HostError, ProcessError, VerificationError
-from coreimage.model import DISK_IMAGE_ZSTD, OPENPGP_SIGNATURE, DiskImage
-from coreimage.process import Run
+from coreimage.disk_image.assembly import AssembledImage
+from coreimage.disk_image.sparse import read_sparse, sparse_sha256
+from coreimage.errors import ProcessError, VerificationError
+from coreimage.host.process import Run
+from coreimage.model import DISK_IMAGE_ZSTD, OPENPGP_SIGNATURE, TEXT, DiskImage
 from coreimage.retention import Dated, expired
 from coreimage.signing import Role, Signer
 from coreimage.storage import ObjectInfo, Store, open_blob, put_blob_file
+from coreimage.storage.checksums import CHECKSUMS, CHECKSUMS_SIGNATURE, format_checksums
 from coreimage.tarball import written_by
 
 log = structlog.get_logger("coreimage.disk_image")
 
 _LEVEL = 3
-"""zstd's own choice: of the size that `xz -0` gives, in a tenth of the time."""
+"""zstd's default: the size that `xz -0` gives, in a tenth of the time."""
 _THREADS = 2
-_TEXT = "text/plain; charset=utf-8"
 
 
 def store_image(assembled: AssembledImage, *, store: Store, signer: Signer, run: Run, work_folder: Path) -> DiskImage:
-    """Compresses an image into the store and lists it below `images/<channel>/<device>/<version>/`.
+    """Compress an image into the store, and list it below `images/<channel>/<device>/<version>/`.
 
-    SHA256SUMS there is signed by cdimage, as a published build's is.
+    The list is a SHA256SUMS signed by cdimage, as that of a published build is.
     """
     identity = assembled.identity
     with tempfile.TemporaryDirectory(prefix="store-image-", dir=work_folder) as folder, ThreadPoolExecutor(1) as beside:
@@ -47,10 +48,10 @@ def store_image(assembled: AssembledImage, *, store: Store, signer: Signer, run:
     prefix = image_prefix(identity.channel, identity.device, identity.version)
     name = f"{identity.channel.replace('/', '-')}-{identity.device}-{identity.version}.img"
     store.copy(ref.uri, f"{prefix}/{name}.zst")
-    checksums = f"{raw_sha256} *{name}\n{ref.sha256} *{name}.zst\n".encode()
+    checksums = format_checksums({name: raw_sha256, f"{name}.zst": ref.sha256})
     signature = signer.detached(Role.CDIMAGE, checksums)
-    store.put_bytes(f"{prefix}/SHA256SUMS.gpg", signature, media_type=OPENPGP_SIGNATURE)
-    store.put_bytes(f"{prefix}/SHA256SUMS", checksums, media_type=_TEXT)
+    store.put_bytes(f"{prefix}/{CHECKSUMS_SIGNATURE}", signature, media_type=OPENPGP_SIGNATURE)
+    store.put_bytes(f"{prefix}/{CHECKSUMS}", checksums, media_type=TEXT)
     return DiskImage(
         channel=identity.channel,
         device=identity.device,
@@ -62,7 +63,23 @@ def store_image(assembled: AssembledImage, *, store: Store, signer: Signer, run:
     )
 
 
+def fetch_image(image: DiskImage, path: Path, *, store: Store, run: Run) -> Path:
+    """Unpack an image of the store to `path`, as a sparse file.
+
+    Raises:
+        VerificationError: The stored image is damaged. Nothing is left at `path`, as after any failure.
+    """
+    try:
+        with open_blob(store, image.image) as source:
+            decompress(source, path, image.raw_size_bytes, run=run)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
 def image_prefix(channel: str, device: str, version: int) -> str:
+    """Return where the store has the image of a version."""
     return f"images/{channel}/{device}/{version}"
 
 
@@ -76,71 +93,54 @@ def expire_images(
     now: datetime,
     dry_run: bool = False,
 ) -> tuple[str, ...]:
-    """Removes the disk images of versions that a channel gave up, and gives their prefixes (with `dry_run`: those that
-    would go), oldest first.
+    """Remove the disk images of versions that a channel gave up.
 
-    Kept is the image of each of `versions`, which are those that the channel has; of what is newer than all of them,
-    and may be a candidate; and what was stored within `keep_days` days (UTC).
+    Args:
+        channel: The channel.
+        device: The device.
+        versions: Those that the channel has: their images stay. So do those of newer versions, which may be candidates.
+        keep_days: Images that were stored within so many days stay.
+        store: Where the images are.
+        now: The current time, UTC.
+        dry_run: Only return what would be removed.
+
+    Returns:
+        The prefixes that were removed, the oldest first.
     """
-    found: dict[int, list[ObjectInfo]] = {}
     folder = f"{image_prefix(channel, device, 0).removesuffix('/0')}/"
+    images: dict[int, list[ObjectInfo]] = {}
     for info in store.list(folder):
         version = info.key.removeprefix(folder).partition("/")[0]
         if version.isdecimal():
-            found.setdefault(int(version), []).append(info)
-    dated = [Dated(version, max(info.modified for info in infos).date()) for version, infos in found.items()]
-    protected = {*versions, *(version for version in found if version > max(versions, default=0))}
-    gone = expired(dated, protected=protected, keep_count=0, keep_days=keep_days, today=now.astimezone(UTC).date())
-    for item in () if dry_run else gone:
-        _remove(found[item.id], store)
-    return tuple(image_prefix(channel, device, item.id) for item in gone)
-
-
-def _remove(objects: Sequence[ObjectInfo], store: Store) -> None:
-    """The checksums first: what they list is there as long as they are."""
-    keys = [info.key for info in objects]
-    store.delete([key for key in keys if key.endswith("/SHA256SUMS")])
-    store.delete(keys)
-    log.info("image removed", image=keys[0].rpartition("/")[0])
-
-
-def fetch_image(image: DiskImage, path: Path, *, store: Store, run: Run) -> Path:
-    """The raw image as a sparse file at `path`; verified, and nothing is left there on failure."""
-    try:
-        with open_blob(store, image.image) as source:
-            decompress(source, path, image.raw_size_bytes, run=run)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
-
-
-def convert(image: Path, output: Path, format_: str, *, run: Run) -> Path:
-    """A raw image as qcow2 or vmdk; `output` is replaced whole."""
-    temporary = output.with_name(f".{output.name}.converting")
-    try:
-        run(["qemu-img", "convert", "-f", "raw", "-O", format_, image, temporary])
-        temporary.replace(output)
-    except OSError as error:
-        raise HostError(f"cannot be written: {error.strerror}", where=str(output)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return output
+            images.setdefault(int(version), []).append(info)
+    dated = [Dated(version, max(info.modified for info in infos).date()) for version, infos in images.items()]
+    protected = {*versions, *(version for version in images if version > max(versions, default=0))}
+    old = expired(dated, protected=protected, keep_count=0, keep_days=keep_days, today=now.astimezone(UTC).date())
+    for item in () if dry_run else old:
+        keys = [info.key for info in images[item.id]]
+        # The checksums first: as long as they are there, what they list is.
+        store.delete([key for key in keys if key.endswith(f"/{CHECKSUMS}")])
+        store.delete(keys)
+        log.info("image removed", image=image_prefix(channel, device, item.id))
+    return tuple(image_prefix(channel, device, item.id) for item in old)
 
 
 def compress(image: Path, target: Path, *, run: Run, threads: int = _THREADS) -> Path:
-    """The same bytes for any number of `threads`."""
-    with written_by(partial(_write, sparse_content(image))) as content:
+    """Compress a sparse file with zstd: to the same bytes for any number of `threads`."""
+    with written_by(partial(_write, read_sparse(image))) as content:
         run(["zstd", "--quiet", f"-{_LEVEL}", f"-T{threads}", "--check", "-o", str(target)], stdin=content)
     return target
 
 
 def decompress(source: BinaryIO, target: Path, size_bytes: int, *, run: Run) -> Path:
-    """Writes what `source` unpacks to, with holes for zeros. Raises VerificationError unless it has `size_bytes`."""
-    produce = partial(_copy, source)
+    """Write what a zstd file unpacks to, with holes for zeros.
+
+    Raises:
+        VerificationError: It is damaged, or does not unpack to `size_bytes`.
+    """
     argv = ["prlimit", f"--fsize={size_bytes}", "zstd", "--quiet", "--decompress", "--sparse", "--force"]
     try:
-        with written_by(produce) as content:
+        with written_by(partial(_copy, source)) as content:
             run([*argv, "-o", str(target)], stdin=content)
     except ProcessError as error:
         raise _damaged(str(error)) from error

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 
-from coreimage.disk_image.gadget import Gadget, Role, Schema, Structure
+from coreimage.disk_image.gadget.structure import SECTOR_BYTES, Gadget, Role, Schema, Structure
 from coreimage.errors import BuildError
 from coreimage.model import Architecture, Value
 
-SECTOR_BYTES = 512
 FIRST_SECTOR = 8192
 """Where the first partition starts: room for the boot loaders of boards (BeagleBone's u-boot.img ends before 4 MiB)."""
 ALIGNMENT_SECTORS = 2048
@@ -30,7 +29,7 @@ class ImageIdentity(Value):
     epoch: int
 
     def uuid(self, purpose: str) -> uuid.UUID:
-        """The same for the same image version, so that two assemblies of it are equal."""
+        """Return a UUID for a purpose: always the same one, so that two assemblies of an image version are equal."""
         return uuid.uuid5(_NAMESPACE, f"{self.channel}/{self.device}/{self.version}/{purpose}")
 
 
@@ -50,14 +49,14 @@ class Extent(Value):
 
 
 class Partition(Extent):
-    """`number` counts from 1."""
+    """The place of a structure. `number` is that in the partition table, from 1, and 0 for a structure not in it."""
 
     number: int
     structure: Structure
 
 
 class TableEntry(Extent):
-    """One partition as a disk has it."""
+    """A partition as a disk's table has it. `name` is the filesystem's label where the table has no names."""
 
     name: str
     type_guid: str
@@ -65,7 +64,7 @@ class TableEntry(Extent):
 
 
 class Layout(Value):
-    """`partitions` are in the table, in its order; `bare` are not, and have the number 0."""
+    """The plan of a disk: `partitions` are in the table, in its order; `bare` ones are not."""
 
     table: Schema
     disk_id: str | None
@@ -77,61 +76,67 @@ class Layout(Value):
         return next(partition for partition in self.partitions if partition.structure.role == role)
 
     def by_name(self, name: str) -> Partition | None:
-        return next((one for one in (*self.partitions, *self.bare) if one.structure.name == name), None)
+        placed = (*self.partitions, *self.bare)
+        return next((partition for partition in placed if partition.structure.name == name), None)
 
 
 def image_size_bytes(size_gb: int) -> int:
-    """97.5 % of so many 10^9 bytes, in whole sectors, so that it fits on real memory cards (2015's rule)."""
+    """Return 97.5 % of a size in units of 10^9 bytes, in whole sectors, so that it fits on real cards (2015's rule)."""
     return size_gb * 1000 * 1000 * 975 // SECTOR_BYTES * SECTOR_BYTES
 
 
 def plan_layout(gadget: Gadget, size_bytes: int) -> Layout:
-    """Raises BuildError naming the structure that overlaps another or does not fit."""
-    disk = size_bytes // SECTOR_BYTES
+    """Place the structures of a gadget on a disk, in their order.
+
+    Raises:
+        BuildError: The structure that overlaps the one before, or does not fit.
+    """
+    disk_sectors = size_bytes // SECTOR_BYTES
     free = FIRST_USABLE[gadget.volume.schema_]
-    placed: list[Partition] = []
+    partitions: list[Partition] = []
+    bare: list[Partition] = []
     for structure in gadget.structures:
-        if not structure.is_boot_record:
-            number = sum(one.number > 0 for one in placed) + 1 if structure.is_partition else 0
-            placed.append(_place(number, structure, free, disk))
-            free = placed[-1].last + 1
+        if structure.is_boot_record:
+            continue
+        number = len(partitions) + 1 if structure.is_partition else 0
+        placed = _place(number, structure, free, disk_sectors)
+        (partitions if structure.is_partition else bare).append(placed)
+        free = placed.last + 1
     return Layout(
         table=gadget.volume.schema_,
         disk_id=gadget.volume.id,
         size_bytes=size_bytes,
-        partitions=tuple(one for one in placed if one.number),
-        bare=tuple(one for one in placed if not one.number),
+        partitions=tuple(partitions),
+        bare=tuple(bare),
     )
 
 
-def _place(number: int, structure: Structure, free: int, disk: int) -> Partition:
-    first = _first(structure, free)
+def _place(number: int, structure: Structure, free: int, disk_sectors: int) -> Partition:
+    if structure.offset_bytes is not None:
+        first = structure.offset_bytes // SECTOR_BYTES
+    elif structure.is_partition:
+        first = max(FIRST_SECTOR, -(-free // ALIGNMENT_SECTORS) * ALIGNMENT_SECTORS)
+    else:
+        first = free
     if first < free:
         raise BuildError(
             f"starts at sector {first}, but the disk is taken up to sector {free - 1}",
             where=f"structure {structure.name}",
-            resolution="mend its offset in meta/gadget.yaml, or leave it out: then it follows the one before",
+            resolution="change its offset in meta/gadget.yaml, or leave it out: then it follows the one before",
         )
     # The last MiB stays free: the backup of a GPT is there, and 2015's partitions ended before it too.
-    after_last = disk - ALIGNMENT_SECTORS
-    end = (
-        first + structure.size // SECTOR_BYTES
-        if structure.size
-        else after_last // ALIGNMENT_SECTORS * ALIGNMENT_SECTORS
-    )
+    usable_end = disk_sectors - ALIGNMENT_SECTORS
+    if structure.size_bytes:
+        end = first + structure.size_bytes // SECTOR_BYTES
+    else:
+        end = usable_end // ALIGNMENT_SECTORS * ALIGNMENT_SECTORS
     size_bytes = (end - first) * SECTOR_BYTES
-    if end > after_last or size_bytes < max(structure.min_size, SECTOR_BYTES):
-        needed = (first * SECTOR_BYTES) + max(structure.size or 0, structure.min_size)
+    if end > usable_end or size_bytes < max(structure.min_size_bytes, SECTOR_BYTES):
+        needed_bytes = first * SECTOR_BYTES + max(structure.size_bytes or 0, structure.min_size_bytes)
         raise BuildError(
-            f"does not fit: it needs the disk to have {needed} bytes and {ALIGNMENT_SECTORS * SECTOR_BYTES} free "
-            f"behind them, and the disk has {disk * SECTOR_BYTES}",
+            f"does not fit: it needs the disk to have {needed_bytes} bytes and {ALIGNMENT_SECTORS * SECTOR_BYTES} free "
+            f"behind them, and the disk has {disk_sectors * SECTOR_BYTES}",
             where=f"structure {structure.name}",
             resolution="make the image larger (--size), or the structure smaller in meta/gadget.yaml",
         )
     return Partition(number=number, structure=structure, first=first, last=end - 1)
-
-
-def _first(structure: Structure, free: int) -> int:
-    if structure.offset is not None:
-        return structure.offset // SECTOR_BYTES
-    return max(FIRST_SECTOR, -(-free // ALIGNMENT_SECTORS) * ALIGNMENT_SECTORS) if structure.is_partition else free

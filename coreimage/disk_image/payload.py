@@ -1,52 +1,37 @@
-"""The tarballs of an image version: each member checked, then handed to whoever makes of it what it is for.
+"""The tarballs of an image version, read once: every member is checked, then goes to the filesystem that it is for.
 
-The first part of a member's name says where it goes (2015's convention): `system/` to slot a, `writable/` and `boot/`
-to those filesystems; `assets/` and `hardware.yaml` hold the kernel. Later tarballs overwrite earlier ones.
+What the first part of a name means is in `tarball.VERSION_ROOTS`. Making filesystems of the archives that come out of
+this is in `filesystems`.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol, cast
 
+from coreimage.client.tree import safe_name
 from coreimage.errors import BuildError, VerificationError
-from coreimage.process import Run
-from coreimage.tarball import decompressed, directory
+from coreimage.host.process import Run
+from coreimage.tarball import VERSION_ROOTS, Contents, Limits, MemberCheck, decompressed, directory
 
-ROOTS = ("system", "writable", "boot", "assets", "hardware.yaml")
 _CHUNK_BYTES = 1 << 20
-_BLOCK_BYTES = 4096
-_INODE_BYTES = 256
 _XATTR = "SCHILY.xattr."
 """Prefix of the pax records that carry extended attributes (star(5), GNU tar)."""
 _GNU_TIMES, _CHECKSUM = slice(345, 369), slice(148, 156)
 """In a header of GNU tar: when the file was read and when its inode changed (tar(5)); in every header: its checksum."""
 _ARCHIVE_END = bytes(2 * tarfile.BLOCKSIZE)
-
-
-@dataclass
-class Contents:
-    """What the tarballs amount to once unpacked over each other. Keys are names in the tarballs."""
-
-    folders: set[str] = field(default_factory=set)
-    links: set[str] = field(default_factory=set)
-    files: dict[str, int] = field(default_factory=dict)
-
-    def size_bytes(self, root: str) -> int:
-        """What an ext4 filesystem needs for everything below `root`: whole blocks, one inode and name each."""
-        inside = f"{root}/"
-        blocks = sum(-(-size // _BLOCK_BYTES) for name, size in self.files.items() if name.startswith(inside))
-        folders = sum(name.startswith(inside) for name in self.folders)
-        inodes = folders + sum(name.startswith(inside) for name in (*self.files, *self.links))
-        return (blocks + folders) * _BLOCK_BYTES + inodes * _INODE_BYTES
+_NO_LIMITS = Limits(member_bytes=sys.maxsize, total_bytes=sys.maxsize)
+"""The size of the disk is the limit, and is checked as bytes pass."""
 
 
 class Sink(Protocol):
+    """Something that takes the bytes of an archive."""
+
     def write(self, content: bytes, /) -> object: ...
 
     def close(self) -> None: ...
@@ -56,40 +41,59 @@ def distribute(
     parts: Sequence[Path],
     filesystems: Mapping[str, Sink],
     rest: Sink,
-    contents: Contents,
     *,
     limit_bytes: int,
     epoch: int,
     run: Run,
-) -> None:
-    """Decompresses and checks tarballs in one pass, in order, and adds to `contents` what they amount to.
+    follow_links: bool = False,
+) -> Contents:
+    """Sort the members of tarballs into one archive per filesystem and one for the rest, in one pass.
 
-    What is below a root of `filesystems` goes there as an archive of its own: names without that root, every folder
-    before what is in it, no time later than `epoch`. Everything else goes to `rest`, readable for its owner. A later
-    member takes the place of an earlier one. xz, zstd, gzip or plain, told by the first bytes.
+    A later member takes the place of an earlier one. In every archive, folders come before what is in them, owners are
+    numbers, and no time is later than `epoch`.
 
-    Raises VerificationError for a damaged tarball, and for a member that would leave the tree, write through a link,
-    or make a device, of which nothing was written then; BuildError beyond `limit_bytes`.
+    Args:
+        parts: Tarballs in the order in which they are applied: xz, zstd, gzip or plain, told by their first bytes.
+        filesystems: By root (a key of `VERSION_ROOTS`), where to write the archive of what is below it. Names in it
+            are without the root. Each is closed when all is written.
+        rest: Where to write the archive of everything else, readable for its owner; closed as well.
+        limit_bytes: What each part may unpack to.
+        epoch: Seconds, UTC.
+        follow_links: Let names go through symbolic links inside the tree, as in trees of the original server, which
+            puts `system/lib/modules` over a merged `/usr`.
+
+    Returns:
+        What the tarballs amount to.
+
+    Raises:
+        VerificationError: A tarball is damaged, or `MemberCheck` refuses a member, of which nothing was written then.
+        BuildError: A tarball unpacks to more than `limit_bytes`.
     """
-    archives = _Archives(filesystems, rest, contents, epoch)
+    check = MemberCheck(roots=VERSION_ROOTS, limits=_NO_LIMITS, overwrite=True)
+    archives = _Archives(filesystems, rest, epoch)
     for part in parts:
         with decompressed(part, run=run) as source:
-            passing = _Passing(source, part, limit_bytes)
+            stream = _MemberStream(source, part, limit_bytes)
             try:
-                with tarfile.open(fileobj=passing, mode="r:") as tar:  # type: ignore[call-overload]
+                with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
                     for member in tar:
-                        _check(contents, member, part)
-                        _pass_on(tar, member, passing, archives.begin(member))
-                        _record(contents, member)
+                        if follow_links:
+                            member.name = check.follow_links(member.name)
+                            member.linkname = check.follow_links(member.linkname) if member.islnk() else member.linkname
+                        member.name = check.accept(member, str(part))
+                        _copy_content(tar, member, stream, archives.begin(member))
             except tarfile.TarError as error:
                 raise VerificationError(f"is not a tar archive: {error}", where=str(part)) from error
-            passing.drain()
+            # Damage behind the archive's end counts too.
+            while stream.read(_CHUNK_BYTES):
+                pass
     archives.end()
+    return check.contents
 
 
-def _pass_on(tar: tarfile.TarFile, member: tarfile.TarInfo, passing: _Passing, sink: Sink) -> None:
+def _copy_content(tar: tarfile.TarFile, member: tarfile.TarInfo, stream: _MemberStream, sink: Sink) -> None:
     if member.sparse is None:
-        passing.to(sink, _whole_blocks(member.size) if member.isreg() else 0)
+        stream.copy_next(sink, _whole_blocks(member.size) if member.isreg() else 0)
         return
     shutil.copyfileobj(cast("IO[bytes]", tar.extractfile(member)), cast("IO[bytes]", sink), _CHUNK_BYTES)
     sink.write(bytes(_whole_blocks(member.size) - member.size))
@@ -100,22 +104,30 @@ def _whole_blocks(size_bytes: int) -> int:
 
 
 class _Archives:
-    """The archives that are written: one for each filesystem, each with a folder for its root, one for the rest."""
+    """The archives being written: one per filesystem, beginning with the folder of its root, and one for the rest."""
 
-    def __init__(self, filesystems: Mapping[str, Sink], rest: Sink, contents: Contents, epoch: int) -> None:
-        self._filesystems, self._rest, self._contents, self._epoch = filesystems, rest, contents, epoch
+    def __init__(self, filesystems: Mapping[str, Sink], rest: Sink, epoch: int) -> None:
+        self._filesystems, self._rest, self._epoch = filesystems, rest, epoch
+        self._folders: set[str] = set()
         for root, sink in filesystems.items():
-            self._make(root, sink)
+            self._add_folder(root, sink)
 
     def begin(self, member: tarfile.TarInfo) -> Sink:
-        """Writes the header of a member; gives where its content goes."""
-        root, _, inner = member.name.rstrip("/").partition("/")
+        """Write the header of a member, and return where its content goes."""
+        root, _, inner = member.name.partition("/")
+        target = safe_name(member.linkname) if member.islnk() else member.linkname
         sink = self._filesystems.get(root)
         if sink is None:
-            self._rest.write(header(member, member.name, member.linkname, self._epoch, readable=True))
+            self._rest.write(header(member, member.name, target, self._epoch, readable=True))
             return self._rest
-        self._make_parents(root, inner, sink)
-        target = member.linkname.removeprefix(f"{root}/") if member.islnk() else member.linkname
+        parts = member.name.split("/")
+        for count in range(2, len(parts)):
+            if (folder := "/".join(parts[:count])) not in self._folders:
+                self._add_folder(folder, sink)
+        if member.isdir():
+            self._folders.add(member.name)
+        if member.islnk():
+            target = target.removeprefix(f"{root}/")
         sink.write(header(member, inner or ".", target, self._epoch))
         return sink
 
@@ -124,23 +136,24 @@ class _Archives:
             sink.write(_ARCHIVE_END)
             sink.close()
 
-    def _make_parents(self, root: str, inner: str, sink: Sink) -> None:
-        parts = [root, *inner.split("/")]
-        for count in range(2, len(parts)):
-            if (name := "/".join(parts[:count])) not in self._contents.folders:
-                self._make(name, sink)
-
-    def _make(self, name: str, sink: Sink) -> None:
+    def _add_folder(self, name: str, sink: Sink) -> None:
         member = directory(name.partition("/")[2] or ".")
         member.mtime = self._epoch
         sink.write(header(member, member.name, "", self._epoch))
-        self._contents.folders.add(name)
+        self._folders.add(name)
 
 
 def header(member: tarfile.TarInfo, name: str, target: str, epoch: int, *, readable: bool = False) -> bytes:
-    """What comes before a member's content in an archive of ours: owners as numbers, no time later than `epoch`.
+    """Return the header of a member under another name: owners as numbers, no time later than `epoch`.
 
-    Reader and last change of the inode are dated `epoch`: without those, mke2fs would take 1970.
+    The times of reading and of the inode's last change are `epoch`: mke2fs would take 1970 for them.
+
+    Args:
+        member: Whose kind, size, owners, mode, time and extended attributes the header has.
+        name: The member's name in the new archive.
+        target: What it links to there.
+        epoch: Seconds, UTC.
+        readable: Whether its owner may read it, whatever its mode says.
     """
     clean = copy(member)
     clean.name, clean.linkname, clean.uname, clean.gname = name, target, "", ""
@@ -160,20 +173,27 @@ def header(member: tarfile.TarInfo, name: str, target: str, epoch: int, *, reada
     return bytes(blocks)
 
 
-class _Passing:
-    """An archive that `tarfile` reads from front to back. What it skips, the contents, goes where `to` says."""
+class _MemberStream:
+    """A tar archive, read by `tarfile` from front to back. The contents that it skips are copied on the way.
+
+    Contents are thus read once, and headers are parsed by `tarfile`.
+    """
 
     def __init__(self, source: IO[bytes], part: Path, limit_bytes: int) -> None:
         self._source, self._part, self._limit_bytes = source, part, limit_bytes
-        self._position = self._passed_until = 0
+        self._position = self._copy_until = 0
         self._sink: Sink | None = None
+
+    def copy_next(self, sink: Sink, size_bytes: int) -> None:
+        """Copy the next `size_bytes` to `sink` as soon as they are read."""
+        self._sink, self._copy_until = sink, self._position + size_bytes
 
     def tell(self) -> int:
         return self._position
 
     def read(self, size: int) -> bytes:
         chunk = self._source.read(size)
-        wanted = self._passed_until - self._position
+        to_copy = self._copy_until - self._position
         self._position += len(chunk)
         if self._position > self._limit_bytes:
             raise BuildError(
@@ -181,78 +201,10 @@ class _Passing:
                 where=str(self._part),
                 resolution="make the image larger (--size), or look at what is in this tarball",
             )
-        if wanted > 0 and self._sink:
-            self._sink.write(chunk[:wanted])
+        if to_copy > 0 and self._sink:
+            self._sink.write(chunk[:to_copy])
         return chunk
 
     def seek(self, position: int) -> None:
         while self._position < position and self.read(min(position - self._position, _CHUNK_BYTES)):
             pass
-
-    def to(self, sink: Sink, size_bytes: int) -> None:
-        """Passes on so much of what comes next."""
-        self._sink, self._passed_until = sink, self._position + size_bytes
-
-    def drain(self) -> None:
-        """Reads what comes behind the archive's end, so that damage there is found too."""
-        while self.read(_CHUNK_BYTES):
-            pass
-
-
-def _check(contents: Contents, member: tarfile.TarInfo, part: Path) -> None:
-    problem = member_problem(member, contents)
-    if problem:
-        raise VerificationError(
-            f"member {member.name!r} {problem}",
-            where=str(part),
-            resolution="no image was made; find out where this tarball comes from",
-        )
-
-
-def member_problem(member: tarfile.TarInfo, contents: Contents) -> str:
-    """Why a member is refused, given what was there before it; empty when it is not."""
-    name = member.name.rstrip("/")
-    parts = name.split("/")
-    if any(part in {"", ".", ".."} for part in parts):
-        return "has a name that could leave the tree"
-    if parts[0] not in ROOTS:
-        return f"is in none of {', '.join(ROOTS)}"
-    if problem := _kind_problem(member, top=len(parts) == 1):
-        return problem
-    return _place_problem(member, parts, contents)
-
-
-def _place_problem(member: tarfile.TarInfo, parts: Sequence[str], contents: Contents) -> str:
-    name, parents = "/".join(parts), {"/".join(parts[:count]) for count in range(1, len(parts))}
-    if parents & contents.links or (member.isdir() and name in contents.links):
-        return "would be written through a symbolic link"
-    if parents & contents.files.keys() or (member.isdir() and name in contents.files):
-        return "would make a folder of a file"
-    if not member.isdir() and name in contents.folders:
-        return "would make a file of a folder"
-    if not member.islnk():
-        return ""
-    if member.linkname not in contents.files:
-        return f"is a hard link to {member.linkname!r}, which is no file of this tree"
-    elsewhere = member.linkname.split("/")[0] != parts[0]
-    return f"is a hard link to {member.linkname!r}, which is on another filesystem" if elsewhere else ""
-
-
-def _kind_problem(member: tarfile.TarInfo, *, top: bool) -> str:
-    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        return "is a device node, FIFO or of an unknown type"
-    if top and not (member.isreg() if member.name == "hardware.yaml" else member.isdir()):
-        return "is not what belongs at the top"
-    return ""
-
-
-def _record(contents: Contents, member: tarfile.TarInfo) -> None:
-    name = member.name.rstrip("/")
-    contents.links.discard(name)
-    contents.files.pop(name, None)
-    if member.isdir():
-        contents.folders.add(name)
-    elif member.issym():
-        contents.links.add(name)
-    else:
-        contents.files[name] = member.size if member.isreg() else 0

@@ -1,4 +1,4 @@
-"""One request: the bytes that are still missing, of a server or of a local file."""
+"""One request for the bytes that are still missing, to a server or of a local file."""
 
 from __future__ import annotations
 
@@ -13,28 +13,45 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from coreimage.errors import HostError, InfrastructureError, NotFoundError, UsageError, VerificationError
-from coreimage.http.retry import RETRIED_STATUSES, AgainError, retry_after_s
-from coreimage.http.transfer import Partial
+from coreimage.http.partial import PartialDownload
+from coreimage.http.retry import RETRIED_STATUSES, RetryError, retry_after_s
 
 _CHUNK_BYTES = 1 << 16
 
 
 @contextmanager
-def opened(
-    session: requests.Session, url: str, partial: Partial, timeout_s: tuple[float, float]
+def open_rest(
+    session: requests.Session, url: str, partial: PartialDownload, timeout_s: tuple[float, float]
 ) -> Iterator[tuple[Iterable[bytes], int]]:
-    """The chunks that are still missing, and the size of the whole (0 when unknown)."""
+    """Open the bytes that `partial` still lacks; it is restarted where the server cannot resume.
+
+    Args:
+        timeout_s: For connecting, and for each read.
+
+    Yields:
+        The chunks, and the size of the whole download; 0 when it is not known.
+
+    Raises:
+        RetryError: Another attempt may succeed.
+        CoreimageError: No further attempt can succeed.
+    """
     if urlsplit(url).scheme == "file":
-        with _local(url) as file:
+        with _open_local(url) as file:
             partial.restart()
             yield iter(lambda: file.read(_CHUNK_BYTES), b""), os.fstat(file.fileno()).st_size
         return
     with (
-        _network(url),
+        _explain_network_errors(url),
         session.get(url, headers=partial.request_headers(), stream=True, timeout=timeout_s) as response,
     ):
         _check_status(response, url, partial)
-        _align(response, partial)
+        if response.status_code != requests.codes.partial_content:
+            partial.restart()
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {partial.size_bytes}-"):
+            partial.restart()
+            raise RetryError("the server sent another range than the one that was requested")
+        etag = response.headers.get("ETag", "")
+        partial.validator = etag if etag.startswith('"') else ""
         rest_bytes = int(response.headers.get("Content-Length", 0))
         yield (
             response.raw.stream(_CHUNK_BYTES, decode_content=False),
@@ -43,7 +60,7 @@ def opened(
 
 
 @contextmanager
-def _local(url: str) -> Iterator[BinaryIO]:
+def _open_local(url: str) -> Iterator[BinaryIO]:
     path = Path(unquote(urlsplit(url).path))
     try:
         file = path.open("rb")
@@ -56,7 +73,7 @@ def _local(url: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _network(url: str) -> Iterator[None]:
+def _explain_network_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
@@ -70,31 +87,19 @@ def _network(url: str) -> Iterator[None]:
                 where=url,
                 resolution="check the host's clock and ca-certificates; name a private CA in REQUESTS_CA_BUNDLE",
             ) from error
-        raise AgainError(str(error)) from error
+        raise RetryError(str(error)) from error
 
 
-def _check_status(response: requests.Response, url: str, partial: Partial) -> None:
+def _check_status(response: requests.Response, url: str, partial: PartialDownload) -> None:
     status = response.status_code
-    if status in {200, 206}:
+    if status in {requests.codes.ok, requests.codes.partial_content}:
         return
-    said = f"the server answered {status} {response.reason}"
+    problem = f"the server answered {status} {response.reason}"
     if status in {404, 410}:
-        raise NotFoundError(said, where=url, resolution="check the URL")
-    if status == 416 and partial.size_bytes:  # noqa: PLR2004
+        raise NotFoundError(problem, where=url, resolution="check the URL")
+    if status == requests.codes.requested_range_not_satisfiable and partial.size_bytes:
         partial.restart()
-        raise AgainError(said)
+        raise RetryError(problem)
     if status in RETRIED_STATUSES:
-        raise AgainError(said, retry_after_s(response.headers.get("Retry-After")))
-    raise UsageError(said, where=url, resolution="check the URL, and whether it needs credentials")
-
-
-def _align(response: requests.Response, partial: Partial) -> None:
-    """Makes what has arrived and what is coming meet, or starts again."""
-    if response.status_code == 206:  # noqa: PLR2004
-        if not response.headers.get("Content-Range", "").startswith(f"bytes {partial.size_bytes}-"):
-            partial.restart()
-            raise AgainError("the server sent another range than the one asked for")
-    else:
-        partial.restart()
-    etag = response.headers.get("ETag", "")
-    partial.validator = etag if etag.startswith('"') else ""
+        raise RetryError(problem, retry_after_s(response.headers.get("Retry-After")))
+    raise UsageError(problem, where=url, resolution="check the URL, and whether it needs credentials")

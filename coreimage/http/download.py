@@ -1,16 +1,12 @@
-"""Whole downloads: attempts until the bytes are there and right, then the final name; several at a time."""
+"""Whole downloads: attempts until the bytes have arrived and are verified, then the final name."""
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -18,18 +14,23 @@ import requests
 import structlog
 
 from coreimage.errors import CoreimageError, InfrastructureError
-from coreimage.http.connection import opened
+from coreimage.host.disk_space import write_error
+from coreimage.http.connection import open_rest
+from coreimage.http.partial import FREE_TARGET_SPACE, Expected, MismatchError, PartialDownload
 from coreimage.http.progress import NoProgress, Progress
-from coreimage.http.retry import ATTEMPTS, BACKOFF_S, AgainError, pause_s
-from coreimage.http.transfer import MismatchError, Partial, Wanted, disk_error
+from coreimage.http.retry import ATTEMPTS, BACKOFF_S, RetryError, pause_s
 
 log = structlog.get_logger("coreimage.http")
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 60.0
 
 
+class CancelledError(CoreimageError):
+    """The download was cancelled, see `Downloader`."""
+
+
 class Fetch(Protocol):
-    """Downloads `url` (http, https or file) to `path`. See `Downloader.__call__` for the arguments."""
+    """A function that downloads `url` (http, https or file) to `path`; see `Downloader.__call__` for the arguments."""
 
     def __call__(
         self,
@@ -42,19 +43,8 @@ class Fetch(Protocol):
     ) -> Path: ...
 
 
-@dataclass(frozen=True)
-class Download:
-    """One item of `Downloader.fetch_all`; the fields are the arguments of `Fetch`."""
-
-    url: str
-    path: Path
-    sha256: str | None = None
-    size_bytes: int | None = None
-    limit_bytes: int | None = None
-
-
 class Downloader:
-    """A `Fetch` over one HTTP session. `cancelled`, once set, ends downloads and pauses with `Cancelled`."""
+    """A `Fetch` over one HTTP session."""
 
     def __init__(
         self,
@@ -66,6 +56,13 @@ class Downloader:
         timeout_s: tuple[float, float] = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
         cancelled: threading.Event | None = None,
     ) -> None:
+        """Create a downloader.
+
+        Args:
+            backoff_s: The first pause between attempts, which doubles with each.
+            timeout_s: For connecting, and for each read.
+            cancelled: Once it is set, downloads and pauses end with `CancelledError`.
+        """
         self._session = session or requests.Session()
         self._progress: Progress = progress or NoProgress()
         self._attempts, self._backoff_s, self._timeout_s = attempts, backoff_s, timeout_s
@@ -80,109 +77,80 @@ class Downloader:
         size_bytes: int | None = None,
         limit_bytes: int | None = None,
     ) -> Path:
-        """Downloads `url` to `path`, which appears whole, verified, or not at all.
+        """Download `url` to `path`, which appears whole and verified, or not at all; return `path`.
 
-        A cut download goes on where it stopped, within this call. Raises VerificationError when size or digest are
-        wrong twice, or when there is more than `limit_bytes`; NotFoundError for 404 and 410; UsageError for
-        another refusal or a bad URL; HostError when the disk is full; InfrastructureError when attempts run out.
+        A download that breaks is resumed where it stopped, within this call.
+
+        Args:
+            limit_bytes: The most that is accepted where the size is not known.
+
+        Raises:
+            VerificationError: The size or the digest was wrong twice, or there is more than `limit_bytes`.
+            NotFoundError: The server answered 404 or 410, or there is no such file.
+            UsageError: The server refused otherwise, or the URL cannot be downloaded.
+            HostError: `path` cannot be written.
+            InfrastructureError: Every attempt failed.
         """
         with _temporary(path) as (file, temporary):
-            self._verified(Wanted(url, sha256, size_bytes, limit_bytes), Partial(file))
+            self._download(Expected(url, sha256, size_bytes, limit_bytes), PartialDownload(file))
             file.close()
             temporary.replace(path)
         return path
 
     def complete(self, url: str, file: BinaryIO, *, sha256: str, size_bytes: int) -> None:
-        """Makes `file` (open for reading and writing) the whole of `url`, going on with what it holds already.
+        """Make `file` the whole of `url`, resuming from what it holds. Raises the errors of `__call__`.
 
-        The file's size is right only when this returns. Raises as `__call__` does.
+        Args:
+            file: Open for reading and writing. Its content is right only when this returns.
         """
-        partial = Partial(file, digest_decides=True)
-        partial.take_up(size_bytes)
+        partial = PartialDownload(file, digest_decides=True)
+        partial.resume(size_bytes)
         if partial.size_bytes != size_bytes or partial.sha256 != sha256:
             if partial.size_bytes == size_bytes:
                 partial.restart()
-            self._verified(Wanted(url, sha256, size_bytes), partial)
+            self._download(Expected(url, sha256, size_bytes), partial)
 
-    def read(self, url: str, limit_bytes: int) -> bytes:
-        """The bytes of a small document, never more than `limit_bytes`. Raises as `__call__` does."""
-        buffer = io.BytesIO()
-        self._verified(Wanted(url, limit_bytes=limit_bytes), Partial(buffer))
-        return buffer.getvalue()
-
-    def fetch_all(self, items: Iterable[Download], workers: int = 4) -> list[Path]:
-        """Downloads several files at a time; gives their paths in order.
-
-        The first error ends the others, which leave nothing behind, and is raised. Context variables of the caller
-        (a flow run's logging, say) are seen by the threads.
-        """
-        cancelled = threading.Event()
-        one = Downloader(
-            self._session,
-            self._progress,
-            attempts=self._attempts,
-            backoff_s=self._backoff_s,
-            timeout_s=self._timeout_s,
-            cancelled=cancelled,
-        )
-        with ThreadPoolExecutor(workers, thread_name_prefix="download") as pool:
-            try:
-                futures = [pool.submit(copy_context().run, one._item, item) for item in items]
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                return [future.result() for future in futures]
-            finally:
-                cancelled.set()
-                pool.shutdown(cancel_futures=True)
-
-    def _item(self, item: Download) -> Path:
-        return self(item.url, item.path, sha256=item.sha256, size_bytes=item.size_bytes, limit_bytes=item.limit_bytes)
-
-    def _verified(self, wanted: Wanted, partial: Partial) -> None:
+    def _download(self, expected: Expected, partial: PartialDownload) -> None:
+        """Complete `partial` and check it; start once again when the bytes are wrong."""
         try:
             try:
-                self._complete(wanted, partial)
+                self._complete(expected, partial)
             except MismatchError as error:
-                log.warning("downloading again", url=wanted.url, reason=error.problem)
+                log.warning("downloading again", url=expected.url, reason=error.problem)
                 partial.restart()
-                self._complete(wanted, partial)
+                self._complete(expected, partial)
         finally:
-            if partial.shown:
-                self._progress.finish(wanted.name)
+            if partial.on_bytes:
+                self._progress.finish(expected.name)
 
-    def _complete(self, wanted: Wanted, partial: Partial) -> None:
+    def _complete(self, expected: Expected, partial: PartialDownload) -> None:
         for attempt in range(1, self._attempts + 1):
             try:
-                self._once(wanted, partial)
-            except AgainError as again:
+                self._receive(expected, partial)
+            except RetryError as error:
                 if attempt == self._attempts:
                     raise InfrastructureError(
-                        f"gave up after {attempt} attempts: {again}",
-                        where=wanted.url,
+                        f"gave up after {attempt} attempts: {error}",
+                        where=expected.url,
                         resolution="check the network and the server, then run again",
-                    ) from again
-                log.info("trying again", url=wanted.url, reason=str(again), attempt=attempt)
-                self._cancelled.wait(pause_s(attempt, again.retry_after_s, backoff_s=self._backoff_s))
+                    ) from error
+                log.info("trying again", url=expected.url, reason=str(error), attempt=attempt)
+                self._cancelled.wait(pause_s(attempt, error.retry_after_s, backoff_s=self._backoff_s))
             else:
-                wanted.check(partial)
+                expected.check(partial)
                 return
 
-    def _once(self, wanted: Wanted, partial: Partial) -> None:
-        with opened(self._session, wanted.url, partial, self._timeout_s) as (chunks, size_bytes):
-            wanted.check_size(size_bytes)
-            if not partial.shown:
-                partial.shown = self._progress.start(wanted.name, wanted.size_bytes or size_bytes)
-                partial.shown(partial.size_bytes)
+    def _receive(self, expected: Expected, partial: PartialDownload) -> None:
+        with open_rest(self._session, expected.url, partial, self._timeout_s) as (chunks, size_bytes):
+            expected.check_size_so_far(size_bytes)
+            if not partial.on_bytes:
+                partial.on_bytes = self._progress.start(expected.name, expected.size_bytes or size_bytes)
+                partial.on_bytes(partial.size_bytes)
             for chunk in chunks:
                 if self._cancelled.is_set():
-                    raise Cancelled("the download was cancelled", where=wanted.url)
-                wanted.check_size(partial.size_bytes + len(chunk))
-                partial.write(chunk)
-
-
-class Cancelled(CoreimageError):  # noqa: N818
-    """Another download of the same `fetch_all` failed first."""
+                    raise CancelledError("the download was cancelled", where=expected.url)
+                expected.check_size_so_far(partial.size_bytes + len(chunk))
+                partial.append(chunk)
 
 
 @contextmanager
@@ -190,7 +158,7 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise disk_error(error, path) from error
+        raise write_error(error, str(path), resolution=FREE_TARGET_SPACE) from error
     temporary = Path(name)
     try:
         os.fchmod(handle, 0o644)
@@ -198,6 +166,6 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         with temporary.open("wb") as file:  # by its name, which errors tell
             yield file, temporary
     except OSError as error:
-        raise disk_error(error, path) from error
+        raise write_error(error, str(path), resolution=FREE_TARGET_SPACE) from error
     finally:
         temporary.unlink(missing_ok=True)

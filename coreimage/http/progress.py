@@ -1,60 +1,89 @@
-"""Shows downloads: bars on a terminal, plain lines elsewhere."""
+"""The progress of downloads: bars at a terminal, else one line of the story for each finished download."""
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import Protocol
 
-from rich.console import Console
-from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, TaskID, TaskProgressColumn, TextColumn, TransferSpeedColumn
-from rich.progress import Progress as RichProgress
+from coreimage.logs import decimal_size, story, wants_bars
 
 SHOWN_FROM_BYTES = 2048
-"""Smaller downloads show no progress: they are over before anybody could read it."""
+"""Smaller downloads are not shown: they end before anybody could read it."""
+_DIGEST = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
 
 
 class Progress(Protocol):
-    """Told of each download: `start` once its size is known (0 when not), `advance` per chunk, `finish` at its end.
+    """What downloads report to. Its methods may be called from several threads."""
 
-    What `start` returns takes the number of new bytes; negative when a download starts again. All of it may be
-    called from several threads.
+    def start(self, name: str, size_bytes: int) -> Callable[[int], None]:
+        """Begin to show a download.
+
+        Args:
+            size_bytes: 0 when it is not known.
+
+        Returns:
+            A function to call with the number of bytes that have arrived since; negative when the download restarts.
+        """
+        ...
+
+    def finish(self, name: str) -> None:
+        """End what `start` began, whether the download succeeded or not."""
+        ...
+
+
+def show_each_file() -> Progress:
+    """Return the progress that shows a bar or a line for each download."""
+    return BarProgress() if wants_bars() else LineProgress(story.info)
+
+
+@contextmanager
+def show_total(name: str, size_bytes: int) -> Iterator[Progress]:
+    """Show one bar or line for all downloads of the block together.
+
+    Args:
+        name: What is being downloaded, such as "312 packages".
+        size_bytes: The sum of all sizes.
     """
-
-    def start(self, name: str, size_bytes: int) -> Callable[[int], None]: ...
-
-    def finish(self, name: str) -> None: ...
+    progress = show_each_file()
+    advance = progress.start(name, size_bytes)
+    try:
+        yield _TotalProgress(advance)
+    finally:
+        progress.finish(name)
 
 
 class NoProgress:
+    """A progress that is not shown."""
+
     def start(self, name: str, size_bytes: int) -> Callable[[int], None]:
         return lambda _: None
 
     def finish(self, name: str) -> None:
-        """Says nothing."""
-
-
-def progress_for(stream: TextIO) -> Progress:
-    """Bars when `stream` is a terminal, else one plain line per finished download."""
-    return BarProgress(Console(file=stream)) if stream.isatty() else LineProgress(stream)
+        return
 
 
 class BarProgress:
-    """One bar per running download; all are drawn by one display, so that they never overwrite each other."""
+    """One bar for each running download; one display draws all of them, so that they never overwrite each other."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
+        from rich import progress  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415
+
         self._lock = threading.Lock()
-        self._tasks: dict[str, list[TaskID | None]] = {}
-        self._display = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TaskProgressColumn(),
-            TransferSpeedColumn(),
-            console=console,
+        self._tasks: dict[str, list[progress.TaskID | None]] = {}
+        self._display = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TaskProgressColumn(),
+            progress.TransferSpeedColumn(),
+            console=Console(file=sys.stderr),
         )
 
     def start(self, name: str, size_bytes: int) -> Callable[[int], None]:
@@ -63,7 +92,7 @@ class BarProgress:
                 self._tasks.setdefault(name, []).append(None)
                 return lambda _: None
             self._display.start()
-            task = self._display.add_task(name, total=size_bytes or None)
+            task = self._display.add_task(short_name(name), total=size_bytes or None)
             self._tasks.setdefault(name, []).append(task)
         return lambda by_bytes: self._display.advance(task, by_bytes)
 
@@ -80,33 +109,55 @@ class BarProgress:
 
 
 @dataclass
-class _Line:
+class _Arrival:
     size_bytes: int
     started_s: float
     arrived_bytes: int = 0
 
 
 class LineProgress:
-    """`name: 12.3 MB, 4.5 MB/s` for each download that ended whole."""
+    """One line for each download that has arrived whole: `  name: 12.3 MB at 4.5 MB/s`."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
+    def __init__(self, tell: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._tell, self._clock = tell, clock
         self._lock = threading.Lock()
-        self._lines: dict[str, list[_Line]] = {}
+        self._running: dict[str, list[_Arrival]] = {}
 
     def start(self, name: str, size_bytes: int) -> Callable[[int], None]:
-        line = _Line(size_bytes, self._clock())
+        arrival = _Arrival(size_bytes, self._clock())
         with self._lock:
-            self._lines.setdefault(name, []).append(line)
+            self._running.setdefault(name, []).append(arrival)
 
         def advance(by_bytes: int) -> None:
-            line.arrived_bytes += by_bytes
+            arrival.arrived_bytes += by_bytes
 
         return advance
 
     def finish(self, name: str) -> None:
         with self._lock:
-            line = self._lines[name].pop(0)
-            if line.arrived_bytes >= max(line.size_bytes, SHOWN_FROM_BYTES):
-                speed = line.arrived_bytes / max(self._clock() - line.started_s, 0.001)
-                print(f"{name}: {decimal(line.arrived_bytes)}, {decimal(int(speed))}/s", file=self._stream, flush=True)
+            arrival = self._running[name].pop(0)
+        if arrival.arrived_bytes >= max(arrival.size_bytes, SHOWN_FROM_BYTES):
+            speed = decimal_size(arrival.arrived_bytes / max(self._clock() - arrival.started_s, 0.001))
+            self._tell(f"  {short_name(name)}: {decimal_size(arrival.arrived_bytes)} at {speed}/s")
+
+
+class _TotalProgress:
+    """The sum of what single downloads report."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance_total, self._lock = advance, threading.Lock()
+
+    def start(self, name: str, size_bytes: int) -> Callable[[int], None]:
+        return self._advance
+
+    def finish(self, name: str) -> None:
+        return
+
+    def _advance(self, by_bytes: int) -> None:
+        with self._lock:
+            self._advance_total(by_bytes)
+
+
+def short_name(name: str) -> str:
+    """Return `name` with only the beginning of any digest in it, as names of pool files hold a whole one."""
+    return _DIGEST.sub(r"\1", name)

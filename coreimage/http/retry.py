@@ -1,4 +1,4 @@
-"""When a request is tried again, and how long to wait before."""
+"""The retries of requests: after which answers, and after which pauses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ BACKOFF_S, LONGEST_PAUSE_S = 0.5, 60.0
 RETRIED_STATUSES = {429, 500, 502, 503, 504}
 
 
-class AgainError(Exception):
-    """An attempt failed in a way that another one may not."""
+class RetryError(Exception):
+    """An attempt failed in a way in which another attempt may not fail."""
 
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -21,7 +21,10 @@ class AgainError(Exception):
 
 
 def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a Retry-After header (RFC 9110 §10.2.3, seconds or a date) asks for; None when it says nothing."""
+    """Return the seconds that a Retry-After header asks for (RFC 9110 §10.2.3: seconds or a date).
+
+    `None` when there is no header, or it cannot be read.
+    """
     try:
         return float(Retry().parse_retry_after(header)) if header else None
     except InvalidHeader:
@@ -29,9 +32,11 @@ def retry_after_s(header: str | None) -> float | None:
 
 
 def pause_s(attempt: int, asked_s: float | None, *, backoff_s: float = BACKOFF_S) -> float:
-    """How long to wait after the `attempt`-th failure (from 1): what the server asked for, else doubling with jitter.
+    """Return how long to wait after a failure, at most LONGEST_PAUSE_S.
 
-    Never longer than LONGEST_PAUSE_S.
+    Args:
+        attempt: The number of the attempt that failed, from 1.
+        asked_s: What the server asked for; otherwise the pause doubles with each attempt, with jitter.
     """
     own_s = backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311
     return min(LONGEST_PAUSE_S, own_s if asked_s is None else max(0.0, asked_s))

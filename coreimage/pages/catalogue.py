@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 
-from coreimage.pages.site import BuildLine, Builds
+from coreimage.pages.content import BuildLine, Builds
 from coreimage.publication import BuildTree, parse_build_id
-from coreimage.publication.layout import CHECKSUMS, SIGNATURE
+from coreimage.storage.checksums import CHECKSUMS, CHECKSUMS_SIGNATURE
 
 CATALOGUE = "index.json"
 
 
 def catalogue(tree: BuildTree, builds: Builds) -> bytes:
-    """JSON, the newest build first. Digests of a build's files are in its SHA256SUMS, which is signed; this is not."""
+    """Return the list of a tree's builds as JSON, the newest build first.
+
+    The digests of a build's files are in its SHA256SUMS, which is signed; this list is not.
+    """
     document = {
         "format": 1,
         "project": tree.project,
@@ -29,7 +32,7 @@ def _entry(tree: BuildTree, line: BuildLine) -> dict[str, object]:
     return {
         "build_id": line.build_id,
         "checksums": tree.key(build_id, CHECKSUMS),
-        "signature": tree.key(build_id, SIGNATURE),
+        "signature": tree.key(build_id, CHECKSUMS_SIGNATURE),
         "newest": line.newest,
         "current": line.current,
         "good": line.good,

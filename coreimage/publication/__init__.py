@@ -5,7 +5,7 @@ from coreimage.publication.builds import complete_builds, read_build
 from coreimage.publication.content import BuildContent, content_sha256
 from coreimage.publication.expire import expire_builds
 from coreimage.publication.good import current_build, good_architectures, mark_good
-from coreimage.publication.layout import BuildTree
+from coreimage.publication.layout import BuildTree, build_tree
 from coreimage.publication.pins import pin_build, read_pin, unpin_build
 from coreimage.publication.publish import publish_build
 
@@ -13,6 +13,7 @@ __all__ = [
     "BuildContent",
     "BuildId",
     "BuildTree",
+    "build_tree",
     "complete_builds",
     "content_sha256",
     "current_build",

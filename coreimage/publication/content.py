@@ -1,18 +1,18 @@
-"""What a build consists of, and the identity by which the same content is known again. Pure."""
+"""The content of a build, and its identity, which is the same for the same content. Pure."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from coreimage.config import Word
-from coreimage.model import LOG, Architecture, ArtifactRef, CustomBuild, DeviceBuild, RootfsBuild, Value
+from coreimage.model import Architecture, ArtifactRef, CustomBuild, DeviceBuild, RootfsBuild, Value, canonical_sha256
+from coreimage.project.config import Word
+
+Part = TypeVar("Part", RootfsBuild, CustomBuild)
 
 
-def _by_architecture(builds: tuple[RootfsBuild, ...]) -> tuple[RootfsBuild, ...]:
+def _by_architecture(builds: tuple[Part, ...]) -> tuple[Part, ...]:
     return tuple(sorted(builds, key=lambda build: build.architecture))
 
 
@@ -20,12 +20,8 @@ def _by_device(builds: tuple[DeviceBuild, ...]) -> tuple[DeviceBuild, ...]:
     return tuple(sorted(builds, key=lambda build: (build.architecture, build.device)))
 
 
-def _customs_by_architecture(builds: tuple[CustomBuild, ...]) -> tuple[CustomBuild, ...]:
-    return tuple(sorted(builds, key=lambda build: build.architecture))
-
-
 class BuildContent(Value):
-    """Everything that one dated build publishes. The order in which builds are handed in does not matter."""
+    """Everything that one dated build publishes. The order of the given builds does not matter."""
 
     project: Word
     series: Word
@@ -34,39 +30,23 @@ class BuildContent(Value):
     image_type: Word
     rootfs: Annotated[tuple[RootfsBuild, ...], Field(min_length=1), AfterValidator(_by_architecture)]
     devices: Annotated[tuple[DeviceBuild, ...], AfterValidator(_by_device)]
-    custom: Annotated[tuple[CustomBuild, ...], AfterValidator(_customs_by_architecture)] = ()
+    custom: Annotated[tuple[CustomBuild, ...], AfterValidator(_by_architecture)] = ()
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:
-        """Sorted."""
-        found = {build.architecture for build in self.rootfs} | {build.architecture for build in self.devices}
-        return tuple(sorted(found))
+        """The architectures that something was built for, sorted."""
+        built = {build.architecture for build in self.rootfs} | {build.architecture for build in self.devices}
+        return tuple(sorted(built))
 
     @property
     def locks(self) -> tuple[ArtifactRef, ...]:
-        """The package locks of all its parts; one that is used twice is there twice."""
+        """The package lock of each part, in the order of the parts."""
         return (*(build.lock for build in self.rootfs), *(build.lock for build in self.devices))
 
 
 def content_sha256(content: BuildContent) -> str:
-    """The identity of a build: equal for equal bytes, wherever they are stored and however they were made.
-
-    References count by digest and media type; logs do not count.
-    """
-    said = content.model_dump(mode="json", exclude=None if content.custom else {"custom"})
-    essence = json.dumps(_essence(said), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(essence.encode()).hexdigest()
-
-
-def _essence(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == ArtifactRef.model_fields.keys():
-            return {"sha256": value["sha256"], "media_type": value["media_type"]}
-        return {key: _essence(item) for key, item in value.items() if not _is_log(item)}
-    if isinstance(value, list):
-        return [_essence(item) for item in value if not _is_log(item)]
-    return value
-
-
-def _is_log(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("media_type") == LOG
+    """Return the identity of a build: equal for equal bytes, wherever they are stored and however they were made."""
+    parts = {name: getattr(content, name) for name in BuildContent.model_fields}
+    if not content.custom:
+        del parts["custom"]  # stores know builds by the identity that they had before there were custom tarballs
+    return canonical_sha256(parts)

@@ -1,78 +1,24 @@
-"""The documents that publication writes: SHA256SUMS, build.json, pointers, reservations. Pure codecs."""
+"""The small JSON documents of a tree of builds beside build.json: reservations, pointers and pins.
+
+Documents that change are replaced by compare-and-swap, so that no writer's change is lost.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from coreimage.errors import VerificationError
-from coreimage.model import Architecture, BootReport, DeviceBuild, PackageLock, RootfsBuild, Sha256, Value
-from coreimage.publication.build_id import BuildId
-from coreimage.publication.content import BuildContent, content_sha256
-from coreimage.publication.layout import device_stem, image_stem
+from coreimage.model import JSON, Architecture, BootReport, PackageLock, Sha256, Value
+from coreimage.storage import Store, read_bytes, swap
 
-_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) \*([^/\0\n]+)")
-
-
-class Source(Value):
-    """One suite of one archive that packages came from, as it stood."""
-
-    uri: str
-    suite: str
-    date: str
-    release_sha256: Sha256
-
-
-class RootfsInfo(Value):
-    architecture: Architecture
-    tarball: str
-    tarball_sha256: Sha256
-    lock_sha256: Sha256
-
-
-class DeviceInfo(Value):
-    device: str
-    architecture: Architecture
-    tarball: str
-    tarball_sha256: Sha256
-    lock_sha256: Sha256
-
-
-class Carried(Value):
-    """The files of an architecture that this build could not make anew: those of `build_id`, unchanged."""
-
-    architecture: Architecture
-    build_id: str
-    files: tuple[str, ...]
-
-
-class BuildInfo(Value):
-    """build.json. `epoch` (seconds, UTC) is that of the newest lock; `sources` is sorted by URI and suite.
-
-    `architectures` are those built; what was `carried` over from an earlier build is no news to anybody.
-    """
-
-    format: Literal[1] = 1
-    build_id: str
-    project: str
-    series: str
-    codename: str
-    product: str
-    image_type: str
-    content_sha256: Sha256
-    epoch: int
-    architectures: tuple[Architecture, ...]
-    rootfs: tuple[RootfsInfo, ...]
-    devices: tuple[DeviceInfo, ...]
-    sources: tuple[Source, ...]
-    carried: tuple[Carried, ...] = ()
+Document = TypeVar("Document", bound=Value)
 
 
 class Reservation(Value):
-    """Says that a build id belongs to this content, and to no other; and which builds it carries files over from."""
+    """The claim of one content on a build id, and the builds that it carries files over from, by architecture."""
 
     format: Literal[1] = 1
     build_id: str
@@ -81,7 +27,7 @@ class Reservation(Value):
 
 
 class ContentEntry(Value):
-    """Which build id a content has."""
+    """The build id of one content."""
 
     format: Literal[1] = 1
     build_id: str
@@ -100,20 +46,11 @@ class Pending(Value):
 
 
 class MarkedGood(Value):
-    """Why and when an architecture of a build was found good. `marked` is RFC 3339, UTC."""
+    """The mark that a build is good for an architecture, with its boot reports. `marked` is RFC 3339, UTC."""
 
     build_id: str
     marked: str
     evidence: tuple[BootReport, ...]
-
-
-class Pin(Value):
-    """Says that a build stays, whatever retention says, and why. `pinned` is RFC 3339, UTC."""
-
-    format: Literal[1] = 1
-    build_id: str
-    pinned: str
-    note: str = ""
 
 
 class Current(Value):
@@ -123,12 +60,42 @@ class Current(Value):
     architectures: dict[Architecture, MarkedGood]
 
 
+class Pin(Value):
+    """The pin that keeps a build from retention, with the reason. `pinned` is RFC 3339, UTC."""
+
+    format: Literal[1] = 1
+    build_id: str
+    pinned: str
+    note: str = ""
+
+
 def encode(document: Value) -> bytes:
+    """Return the bytes of a document as it is stored: JSON, indented for people."""
     return f"{document.model_dump_json(indent=2)}\n".encode()
 
 
+def decode(content: bytes, key: str, kind: type[Document]) -> Document:
+    """Parse the document at `key`.
+
+    Raises:
+        VerificationError: `content` is no document of that kind.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise VerificationError(
+            f"this is not what coreimage writes there ({error.errors()[0]['msg']})",
+            where=key,
+            resolution="restore the object from a backup, or delete it and run again",
+        ) from error
+
+
 def decode_lock(content: bytes, where: str) -> PackageLock:
-    """Raises VerificationError when `content` is no package lock."""
+    """Parse a package lock; errors name its place `where`.
+
+    Raises:
+        VerificationError: `content` is no package lock.
+    """
     try:
         return PackageLock.model_validate_json(content)
     except ValidationError as error:
@@ -139,66 +106,21 @@ def decode_lock(content: bytes, where: str) -> PackageLock:
         ) from error
 
 
-def build_info(
-    content: BuildContent, build_id: BuildId, locks: Mapping[str, PackageLock], carried: tuple[Carried, ...] = ()
-) -> BuildInfo:
-    """`locks` is by sha256 and holds every lock that `content` names."""
-    return BuildInfo(
-        build_id=str(build_id),
-        **content.model_dump(exclude={"rootfs", "devices", "custom"}),
-        content_sha256=content_sha256(content),
-        epoch=max(lock.epoch for lock in locks.values()),
-        architectures=content.architectures,
-        rootfs=tuple(_rootfs_info(content, build) for build in content.rootfs),
-        devices=tuple(_device_info(content, build) for build in content.devices),
-        sources=_sources(locks.values()),
-        carried=carried,
-    )
+def read_document(store: Store, key: str, kind: type[Document]) -> Document | None:
+    """Return the document at `key`, or None when there is none. Raises VerificationError as `decode` does."""
+    content = read_bytes(store, key)
+    return None if content is None else decode(content, key, kind)
 
 
-def encode_checksums(digests: Mapping[str, str]) -> bytes:
-    """`<hex> *<name>` lines sorted by name (cdimage `checksums.py`); `digests` is by name."""
-    return "".join(f"{digests[name]} *{name}\n" for name in sorted(digests)).encode()
+def swap_document(store: Store, key: str, kind: type[Document], decide: Callable[[Document | None], Document]) -> None:
+    """Replace the document at `key` by what `decide` makes of it, as `swap` does for bytes.
 
+    Raises:
+        VerificationError: The present object is no document of that kind.
+        ConflictError: Other writers were faster in every attempt.
+    """
 
-def decode_checksums(content: bytes, where: str) -> dict[str, str]:
-    """Digests by name. Raises VerificationError for a line of another form or a name listed twice."""
-    digests: dict[str, str] = {}
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
-        found = _CHECKSUM_LINE.fullmatch(line)
-        if not found or found[2] in digests:
-            raise VerificationError(
-                f"line {number} is not `<sha256> *<name>` with a new name: {line[:100]!r}",
-                where=where,
-                resolution="publish the build again under a new id",
-            )
-        digests[found[2]] = found[1]
-    return digests
+    def decide_bytes(present: bytes | None) -> bytes:
+        return encode(decide(None if present is None else decode(present, key, kind)))
 
-
-def _rootfs_info(content: BuildContent, build: RootfsBuild) -> RootfsInfo:
-    return RootfsInfo(
-        architecture=build.architecture,
-        tarball=f"{image_stem(content.codename, content.product, build.architecture)}.tar.gz",
-        tarball_sha256=build.rootfs.sha256,
-        lock_sha256=build.lock.sha256,
-    )
-
-
-def _device_info(content: BuildContent, build: DeviceBuild) -> DeviceInfo:
-    return DeviceInfo(
-        device=build.device,
-        architecture=build.architecture,
-        tarball=f"{device_stem(content.codename, content.product, build)}.tar.gz",
-        tarball_sha256=build.tarball.sha256,
-        lock_sha256=build.lock.sha256,
-    )
-
-
-def _sources(locks: Iterable[PackageLock]) -> tuple[Source, ...]:
-    found = {
-        Source(uri=release.uri, suite=release.suite, date=release.date, release_sha256=release.release_sha256)
-        for lock in locks
-        for release in lock.releases
-    }
-    return tuple(sorted(found, key=lambda source: (source.uri, source.suite, source.date, source.release_sha256)))
+    swap(store, key, decide_bytes, media_type=JSON)

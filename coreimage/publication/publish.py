@@ -1,20 +1,19 @@
-"""Publishes a dated build: reserve an id, copy, verify what stands there, sign, and commit with SHA256SUMS.
+"""Publication of a dated build: reserve an id, copy, verify the copies, sign, and commit with SHA256SUMS.
 
-Every step finds what an earlier run of the same content left and goes on from there, so a publication that was killed
-anywhere is finished by running it again. Two publishers never need to know of each other.
+Every step goes on from what an earlier run of the same content left, so a publication that was killed anywhere is
+finished by running it again. Two publishers never need to know of each other.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import BinaryIO
 
 import structlog
 
-from coreimage.errors import ConflictError, NotFoundError, VerificationError
+from coreimage.errors import ConflictError, LostWriteError, NotFoundError, VerificationError
 from coreimage.model import (
     JSON,
     LOG,
@@ -22,38 +21,26 @@ from coreimage.model import (
     TEXT,
     Architecture,
     ArtifactRef,
-    PackageLock,
     PublishedBuild,
     PublishedFile,
 )
 from coreimage.publication.build_id import BuildId, next_build_id, parse_build_id
-from coreimage.publication.builds import Survey, read_build, reservation_of, survey
+from coreimage.publication.build_info import BuildInfo, Carried, build_info
+from coreimage.publication.builds import Survey, read_build, reservation_of, survey_builds
 from coreimage.publication.content import BuildContent, content_sha256
 from coreimage.publication.documents import (
-    BuildInfo,
-    Carried,
     ContentEntry,
     Pending,
     Reservation,
-    build_info,
     decode_lock,
     encode,
-    encode_checksums,
+    read_document,
+    swap_document,
 )
-from coreimage.publication.layout import (
-    BUILD_INFO,
-    CHECKSUMS,
-    SIGNATURE,
-    BuildTree,
-    copied_files,
-    is_for,
-    is_listed,
-    media_type,
-    tree_of,
-)
-from coreimage.publication.pointers import read_document, swap_document
+from coreimage.publication.layout import BUILD_INFO, BuildTree, copied_files, is_listed, tree_of
 from coreimage.signing import Role, Signer, signs
 from coreimage.storage import Store, read_blob, read_bytes, swap
+from coreimage.storage.checksums import CHECKSUMS, CHECKSUMS_SIGNATURE, format_checksums
 
 log = structlog.get_logger("coreimage.publication")
 
@@ -63,75 +50,103 @@ _ATTEMPTS = 50
 def publish_build(
     content: BuildContent, *, carry: Collection[Architecture] = (), store: Store, signer: Signer, now: datetime
 ) -> PublishedBuild:
-    """Publishes `content` under an id of the day of `now` (aware; counted in UTC), or under the id that it has already.
+    """Publish a build under an id of the day, or under the id that the same content has already.
 
-    For the architectures of `carry`, which could not be built, the files of the newest build that was made for them are
-    published again, and build.json says so; where there is none, nothing is. They are no part of the identity.
+    Args:
+        content: The content of the build.
+        carry: Architectures that could not be built. The files of the newest build that was made for each are published
+            again, and build.json says so; without such a build there are none. They are no part of the identity.
+        store: Where the artifacts of `content` are, and where the build is published.
+        signer: Must have the key of the role `cdimage`.
+        now: An aware time; its day, in UTC, is that of a new id.
 
-    Raises HostError when the signing key is absent, NotFoundError or VerificationError when an artifact is missing or
-    damaged, all before anything is written; ConflictError when others take every id first.
+    Raises:
+        HostError: The signing key is absent. Nothing was written.
+        NotFoundError: An artifact is missing. Nothing was written.
+        VerificationError: An artifact is damaged, or an object stands where the build's is to be.
+        ConflictError: Other publishers took every id first.
     """
     signer.fingerprint(Role.CDIMAGE)
     tree, identity = tree_of(content), content_sha256(content)
-    found = survey(tree, store=store)
-    held = reservation_of(tree, identity, found, store=store)
-    if held is None or held[0] not in found.complete:
-        files, locks = _sources(content, store), _locks(content, store)
-        missing = set(carry) - set(content.architectures)
-        build_id, reservation = held or reserve_build_id(
-            tree, identity, origins_of(tree, missing, found, store=store), store=store, now=now
-        )
-        carried = tuple(_carried(tree, *origin, store) for origin in sorted(reservation.carried.items()))
-        files |= {file.name: file.artifact for _, its_files in carried for file in its_files}
-        files[BUILD_INFO] = encode(build_info(content, build_id, locks, tuple(named for named, _ in carried)))
-        _enter(tree, identity, build_id, store=store)
-        _write(tree, build_id, files, found, store=store, signer=signer)
-        log.info("published", build=tree.build_prefix(build_id))
-    else:
-        build_id, _ = held
+    survey = survey_builds(tree, store=store)
+    held = reservation_of(tree, identity, survey, store=store)
+    if held is None or held[0] not in survey.complete:
+        files = list(copied_files(content))
+        for file in files:
+            _require_artifact(file, store)
+        locks = {ref.sha256: decode_lock(read_blob(store, ref), ref.uri) for ref in set(content.locks)}
+        if held is None:
+            missing = set(carry) - set(content.architectures)
+            origins = newest_built_for(tree, missing, survey, store=store)
+            held = reserve_build_id(tree, identity, origins, store=store, now=now)
+        build_id, reservation = held
+        carried = []
+        for architecture, origin in sorted(reservation.carried.items()):
+            earlier = read_build(tree, parse_build_id(origin), store=store)
+            its_files = [file for file in earlier.files if file.architecture == architecture]
+            names = tuple(file.name for file in its_files)
+            carried.append(Carried(architecture=architecture, build_id=origin, files=names))
+            files += its_files
+        # Whatever entry was there belongs to a build that is being removed.
+        entry = ContentEntry(build_id=str(build_id))
+        swap_document(store, tree.content_key(identity), ContentEntry, lambda _: entry)
+        info = build_info(content, build_id, files, locks, tuple(carried))
+        _write_build(tree, build_id, files, encode(info), survey, store=store, signer=signer)
+        log.info("build published", build=tree.build_prefix(build_id))
+    build_id, _ = held
     move_pending(tree, build_id, content.architectures, store=store, now=now)
     return read_build(tree, build_id, store=store)
 
 
 def reserve_build_id(
-    tree: BuildTree, identity: str, origins: dict[Architecture, str], *, store: Store, now: datetime
+    tree: BuildTree, identity: str, origins: Mapping[Architecture, str], *, store: Store, now: datetime
 ) -> tuple[BuildId, Reservation]:
-    """The id of this content: the one it holds, else the next free one. Raises ConflictError when others win always.
+    """Return the id that a content has, or reserve the next free one for it.
 
-    Whoever writes `.reservations/<id>.json` first has the id. A loser looks again, and so also sees when the
-    winner was publishing the same content.
+    The publisher that writes `.reservations/<id>.json` first has the id. The loser looks again, and so finds out when
+    the winner published the same content.
+
+    Args:
+        tree: Where the build is to be published.
+        identity: The `content_sha256` of the content.
+        origins: The build id of the files of each architecture that is carried over; part of a new reservation.
+        store: Whose ids.
+        now: An aware time; its day, in UTC, is that of a new id.
+
+    Raises:
+        ConflictError: Other publishers took the id first in every attempt.
     """
     for _ in range(_ATTEMPTS):
-        found = survey(tree, store=store)
-        held = reservation_of(tree, identity, found, store=store)
+        survey = survey_builds(tree, store=store)
+        held = reservation_of(tree, identity, survey, store=store)
         if held is not None:
             return held
-        build_id = next_build_id(found.taken, now)
-        reservation = Reservation(build_id=str(build_id), content_sha256=identity, carried=origins)
-        with suppress(ConflictError):
+        build_id = next_build_id(survey.taken, now)
+        reservation = Reservation(build_id=str(build_id), content_sha256=identity, carried=dict(origins))
+        with suppress(LostWriteError):
             store.put_bytes(tree.reservation_key(build_id), encode(reservation), media_type=JSON, if_absent=True)
             return build_id, reservation
-    raise ConflictError("others took every build id first", where=tree.prefix, resolution="run again")
+    raise ConflictError("other publishers took every build id first", where=tree.prefix, resolution="run again")
 
 
-def origins_of(
-    tree: BuildTree, architectures: Collection[Architecture], found: Survey, *, store: Store
+def newest_built_for(
+    tree: BuildTree, architectures: Collection[Architecture], survey: Survey, *, store: Store
 ) -> dict[Architecture, str]:
-    """The newest complete build that was made for each architecture; one that no build was made for is left out."""
-    origins: dict[Architecture, str] = {}
-    for build_id in reversed(found.complete):
-        missing = set(architectures) - origins.keys()
+    """Return the id of the newest complete build that was made for each architecture, where there is one."""
+    newest: dict[Architecture, str] = {}
+    for build_id in reversed(survey.complete):
+        missing = set(architectures) - newest.keys()
         if not missing:
             break
         info = read_document(store, tree.key(build_id, BUILD_INFO), BuildInfo)
-        origins |= dict.fromkeys(missing.intersection(info.architectures) if info else (), str(build_id))
-    return origins
+        newest |= dict.fromkeys(missing.intersection(info.architectures) if info else (), str(build_id))
+    return newest
 
 
 def move_pending(
     tree: BuildTree, build_id: BuildId, architectures: Collection[Architecture], *, store: Store, now: datetime
 ) -> None:
-    """Points `pending.json` at this build, as a whole and for its architectures, unless it points at a newer one."""
+    """Point `pending.json` at a build, as a whole and for its architectures, unless it points at a newer one."""
 
     def newest(pending: Pending | None) -> Pending:
         named = pending.architectures if pending else {}
@@ -147,116 +162,91 @@ def move_pending(
     swap_document(store, tree.pending_key, Pending, newest)
 
 
-def _carried(
-    tree: BuildTree, architecture: Architecture, origin: str, store: Store
-) -> tuple[Carried, tuple[PublishedFile, ...]]:
-    """Raises NotFoundError when that build was removed meanwhile."""
-    build = read_build(tree, parse_build_id(origin), store=store)
-    files = tuple(file for file in build.files if is_for(file.name, architecture))
-    return Carried(architecture=architecture, build_id=origin, files=tuple(file.name for file in files)), files
-
-
-def _enter(tree: BuildTree, identity: str, build_id: BuildId, *, store: Store) -> None:
-    """Says which id this content has. An entry that was there belongs to a build that is being removed."""
-    entry = ContentEntry(build_id=str(build_id))
-    swap_document(store, tree.content_key(identity), ContentEntry, lambda _: entry)
-
-
-Files = dict[str, ArtifactRef | bytes]
-"""What a build is made of, by published name: a blob to copy, or the bytes of a document."""
-
-
-def _sources(content: BuildContent, store: Store) -> Files:
-    files: Files = {}
-    for file in copied_files(content):
-        _check_source(store, file.artifact, file.name)
-        files[file.name] = file.artifact
-    return files
-
-
-def _check_source(store: Store, artifact: ArtifactRef, name: str) -> None:
-    found = store.head(artifact.uri)
-    if found is None:
+def _require_artifact(file: PublishedFile, store: Store) -> None:
+    artifact = file.artifact
+    stored = store.head(artifact.uri)
+    if stored is None:
         raise NotFoundError(
-            f"{artifact.uri}, to be published as {name}, is not in the store",
+            f"{artifact.uri}, to be published as {file.name}, is not in the store",
             where=store.url,
             resolution="build it again with --refresh",
         )
-    if found.size_bytes != artifact.size_bytes:
+    if stored.size_bytes != artifact.size_bytes:
         raise VerificationError(
-            f"{name} has {found.size_bytes} bytes instead of {artifact.size_bytes}",
+            f"{file.name} has {stored.size_bytes} bytes instead of {artifact.size_bytes}",
             where=artifact.uri,
             resolution="delete this object and build it again with --refresh",
         )
 
 
-def _locks(content: BuildContent, store: Store) -> dict[str, PackageLock]:
-    return {ref.sha256: decode_lock(read_blob(store, ref), ref.uri) for ref in set(content.locks)}
+def _write_build(
+    tree: BuildTree,
+    build_id: BuildId,
+    files: Sequence[PublishedFile],
+    info: bytes,
+    survey: Survey,
+    *,
+    store: Store,
+    signer: Signer,
+) -> None:
+    """Copy the files, write build.json, read everything back, sign, and commit.
 
-
-def _write(tree: BuildTree, build_id: BuildId, files: Files, found: Survey, *, store: Store, signer: Signer) -> None:
+    The signature comes before SHA256SUMS, which is last: from then on the build exists. A right signature that is there
+    already stays: another publisher of the same build may have recorded it. Any other was left by a kill, perhaps made
+    with a key that is no longer ours.
+    """
     prefix = tree.build_prefix(build_id)
-    present = {info.key.removeprefix(f"{prefix}/") for info in found.objects.get(build_id, ())}
-    unknown = sorted(filter(is_listed, present - files.keys()))
-    if unknown:
-        raise _foreign(f"{prefix}/{unknown[0]}", "does not belong to this build")
-    for name in sorted(files.keys() - present):
-        _place(store, f"{prefix}/{name}", files[name])
-    digests = {name: _verified(store, f"{prefix}/{name}", files[name]) for name in sorted(files)}
-    _commit(tree, build_id, encode_checksums(digests), store=store, signer=signer)
+    present = {info.key.removeprefix(f"{prefix}/") for info in survey.objects.get(build_id, ())}
+    foreign = sorted(filter(is_listed, present - {BUILD_INFO, *(file.name for file in files)}))
+    if foreign:
+        raise _unexpected(f"{prefix}/{foreign[0]}", "does not belong to this build")
+    for file in files:
+        if file.name not in present:
+            with suppress(LostWriteError):
+                store.copy(file.artifact.uri, f"{prefix}/{file.name}", if_absent=True)
+    if BUILD_INFO not in present:
+        with suppress(LostWriteError):
+            store.put_bytes(f"{prefix}/{BUILD_INFO}", info, media_type=JSON, if_absent=True)
+
+    digests = {file.name: _verified_copy(store, f"{prefix}/{file.name}", file.artifact) for file in files}
+    digests[BUILD_INFO] = hashlib.sha256(info).hexdigest()
+    if read_bytes(store, f"{prefix}/{BUILD_INFO}") != info:
+        raise _unexpected(f"{prefix}/{BUILD_INFO}", "is not the one of this build")
+    checksums = format_checksums(digests)
+
+    def signature(present: bytes | None) -> bytes:
+        right = present and signs(present, checksums, Role.CDIMAGE, signer)
+        return present if present and right else signer.detached(Role.CDIMAGE, checksums)
+
+    swap(store, tree.key(build_id, CHECKSUMS_SIGNATURE), signature, media_type=OPENPGP_SIGNATURE)
+    key = tree.key(build_id, CHECKSUMS)
+    try:
+        store.put_bytes(key, checksums, media_type=TEXT, if_absent=True)
+    except LostWriteError:
+        if read_bytes(store, key) != checksums:
+            raise _unexpected(key, "lists other files than this build has") from None
 
 
-def _place(store: Store, key: str, source: ArtifactRef | bytes) -> None:
-    with suppress(ConflictError):
-        if isinstance(source, bytes):
-            store.put_bytes(key, source, media_type=media_type(key), if_absent=True)
-        else:
-            store.copy(source.uri, key, if_absent=True)
+def _verified_copy(store: Store, key: str, artifact: ArtifactRef) -> str:
+    """Return the SHA-256 of the object at `key`, which must be a copy of `artifact`.
 
+    A log may differ from ours: a run of the same content that was killed left its own.
 
-def _verified(store: Store, key: str, source: ArtifactRef | bytes) -> str:
-    """The sha256 of what really stands at `key`. Raises VerificationError when it is not `source`.
-
-    A log may be another one than ours: a run of the same content that was killed left its own.
+    Raises:
+        VerificationError: The object is no copy of `artifact`.
     """
     with store.open(key) as file:
-        sha256, size_bytes = _digest(file)
-    expected = hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else source.sha256
-    is_log = isinstance(source, ArtifactRef) and source.media_type == LOG
-    if sha256 != expected and not is_log:
-        raise _foreign(
-            key, f"has sha256 {sha256[:16]}… and {size_bytes} bytes, not the {expected[:16]}… that was built"
+        digest, size_bytes = hashlib.sha256(), 0
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            size_bytes += len(chunk)
+    sha256 = digest.hexdigest()
+    if sha256 != artifact.sha256 and artifact.media_type != LOG:
+        raise _unexpected(
+            key, f"has sha256 {sha256[:16]}… and {size_bytes} bytes, not the {artifact.sha256[:16]}… that was built"
         )
     return sha256
 
 
-def _digest(file: BinaryIO) -> tuple[str, int]:
-    digest, size_bytes = hashlib.sha256(), 0
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-        size_bytes += len(chunk)
-    return digest.hexdigest(), size_bytes
-
-
-def _commit(tree: BuildTree, build_id: BuildId, checksums: bytes, *, store: Store, signer: Signer) -> None:
-    """Signature first, SHA256SUMS last: from then on the build exists.
-
-    A right signature that is there stays: another publisher of the same build may have recorded it. Any other was left
-    by a kill, perhaps made with a key that is no longer ours.
-    """
-
-    def signature(found: bytes | None) -> bytes:
-        right = found and signs(found, checksums, Role.CDIMAGE, signer)
-        return found if found and right else signer.detached(Role.CDIMAGE, checksums)
-
-    swap(store, tree.key(build_id, SIGNATURE), signature, media_type=OPENPGP_SIGNATURE)
-    key = tree.key(build_id, CHECKSUMS)
-    try:
-        store.put_bytes(key, checksums, media_type=TEXT, if_absent=True)
-    except ConflictError:
-        if read_bytes(store, key) != checksums:
-            raise _foreign(key, "lists other files than this build has") from None
-
-
-def _foreign(key: str, problem: str) -> VerificationError:
+def _unexpected(key: str, problem: str) -> VerificationError:
     return VerificationError(problem, where=key, resolution="delete this object and publish again")

@@ -1,12 +1,11 @@
-"""From packages to rootfs and device tarballs.
+"""From packages to rootfs, device and custom tarballs, in four stages.
 
-The stages: specs from a project, probe (what the archives hold), plan (exactly which packages), build. What they are
-made with comes the same way: a lock of tools, and the tree of it.
+A spec says what is wanted (of a project), a probe how the archives stand, a plan exactly which packages (the lock), and
+a build makes the tarballs. The tools that all is made with come the same way: their lock becomes a tools tree.
 """
 
-from coreimage.rootfs.build import build_rootfs
-from coreimage.rootfs.custom import build_custom
-from coreimage.rootfs.device import build_device
+from coreimage.rootfs.custom_tarball import build_custom
+from coreimage.rootfs.device_tarball import build_device
 from coreimage.rootfs.lock import (
     Offline,
     configuration,
@@ -21,9 +20,10 @@ from coreimage.rootfs.lock import (
     store_lock,
     tools_lock_pointer,
 )
-from coreimage.rootfs.offered import OfferedTools, offer_tools, offered_tools, offered_tree
+from coreimage.rootfs.offered_tools import OfferedTools, offer_tools, offered_tools, offered_tree
 from coreimage.rootfs.plan import plan_packages
 from coreimage.rootfs.probe import probe_archives
+from coreimage.rootfs.rootfs_tarball import build_rootfs
 from coreimage.rootfs.spec import (
     ArchiveSpec,
     DeviceSpec,
@@ -35,8 +35,8 @@ from coreimage.rootfs.spec import (
     rootfs_spec,
     tools_spec,
 )
-from coreimage.rootfs.tools import build_tools, machine_architecture, tool_versions
-from coreimage.rootfs.unpacked import tidy_trees, tools_run, trees_budget_bytes, trees_folder
+from coreimage.rootfs.tools_tree import build_tools, machine_architecture, tool_versions
+from coreimage.rootfs.unpacked_tools import tidy_trees, tools_run, trees_budget_bytes, trees_folder
 
 __all__ = [
     "ArchiveSpec",

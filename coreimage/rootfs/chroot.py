@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from coreimage.errors import BuildError, CoreimageError, ProcessError
-from coreimage.full_disk import full_disk, telling_full_disk
+from coreimage.host.disk_space import disk_full, explain_full_disk
+from coreimage.host.process import Run
+from coreimage.host.sandbox import Sandbox
 from coreimage.http import Fetch
 from coreimage.model import ArtifactRef, LockedPackage, PackageLock
-from coreimage.process import Run, Sandbox
-from coreimage.rootfs import emulation, memory
-from coreimage.rootfs.deb import decompress_deb
-from coreimage.storage import Store, blob_key, fetch_blob, put_blob_file
-from coreimage.workspace import workspace
+from coreimage.rootfs import emulation
+from coreimage.rootfs.debs import fetch_packages, make_archive
+from coreimage.storage import Store, fetch_blob
 
-S = TypeVar("S")
-T = TypeVar("T")
-DEB = "application/vnd.debian.binary-package"
-_DOWNLOADS = 8
+FAILED_HOOK = "coreimage-hook-failed"
+"""What a customize script prints before the name and the status of a hook that failed."""
+
 _WHERE = "while installing packages"
+_GROWTH = 10
+"""A chroot with its packages still in it, over the size of the packages: 6 is usual, 8 with an initrd."""
+_LEAST_BYTES = 256 << 20
+_SHARE = 3
+"""Of the free memory one chroot takes no more than this part: another may be made beside it."""
 
 _FILTERS = "\n".join(
     [
@@ -46,16 +48,6 @@ for name in doc man info groff lintian linda locale; do rm -rf usr/share/$name/*
 Runs when the essential packages were unpacked for the first time, before dpkg installs them: given to mmdebstrap, the
 filters would have every one of those packages go through a filter in Python.
 """
-
-FAILED_HOOK = "coreimage-hook-failed"
-
-_INDEX = (
-    "apt-ftparchive",
-    "packages",
-    ".",
-    *(f"-oAPT::FTPArchive::{name}=false" for name in ("MD5", "SHA1", "SHA512")),
-)
-"""One process reads all packages in the time that dpkg-deb takes for a few: it starts two children for each."""
 
 _VIEW = """
 set -eu
@@ -101,22 +93,6 @@ _MEMORY = 'mount -t tmpfs -o mode=0755,size={size_bytes} chroot ".$work/tmp"'
 """Thousands of small files, written twice and thrown away: no disk need see them."""
 
 
-def fetch_packages(packages: Sequence[LockedPackage], *, store: Store, fetch: Fetch) -> None:
-    """Puts every .deb into the store, several at a time; those already there are not fetched again."""
-
-    missing = [package for package in packages if store.head(blob_key(package.sha256)) is None]
-    with workspace("packages") as folder:
-
-        def one(package: LockedPackage) -> None:
-            uri = package.archive.rpartition(" ")[0]
-            path = folder / package.sha256
-            fetch(f"{uri}/{package.filename}", path, sha256=package.sha256, size_bytes=package.size_bytes)
-            put_blob_file(store, path, DEB)
-            path.unlink()
-
-        _in_parallel(one, missing)
-
-
 def make_chroot(
     lock: PackageLock,
     folder: Path,
@@ -129,70 +105,45 @@ def make_chroot(
     run: Run,
     on_line: Callable[[str], None] | None = None,
 ) -> str:
-    """Installs the packages, then runs `customize` (sh; $1 is the chroot, $FILES holds `files`) in the sandbox.
+    """Install the packages of a lock, customize the chroot, and write it as a tar.
 
-    The finished chroot goes to `tar`, uncompressed, sorted by name. Gives what mmdebstrap said while making it.
-    Raises BuildError for what does not install and for a failing hook, HostError when the disk is full.
+    Args:
+        lock: What is installed.
+        folder: A work folder, which the sandbox sees; it stays with what was put there.
+        customize: A script for sh that runs in the sandbox; $1 is the chroot, $FILES holds `files`.
+        files: Artifacts that `customize` needs, by path below $FILES.
+        tar: Where the chroot goes, uncompressed and sorted by name.
+        store: Has the artifacts; packages that it does not have are put there.
+        fetch: Downloads packages.
+        run: Runs mmdebstrap.
+        on_line: Is given each line that mmdebstrap says.
+
+    Returns:
+        All that mmdebstrap said.
+
+    Raises:
+        BuildError: Packages do not install, or a hook failed.
+        HostError: The disk is full, or programs of the lock's architecture cannot be run here.
     """
     fetch_packages(lock.packages, store=store, fetch=fetch)
-    archive = _local_archive(lock, folder / "archive", store=store, run=run)
+    emulator = emulation.emulator(lock.architecture)
+    archive = folder / "archive"
+    with explain_full_disk(_WHERE):
+        make_archive(lock.packages, archive, unpack=emulator is not None, store=store, run=run)
     for name, ref in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         fetch_blob(store, ref, folder / name)
     (folder / "tmp").mkdir()
-    hooks = {name: _script(folder, name, text) for name, text in (("extract", SLIM), ("customize", customize))}
-    argv = [*_view(lock, folder), *_argv(lock, archive, hooks)]
-    return _bootstrap(argv, folder, lock.epoch, tar, run=run, on_line=on_line)
+    for name, text in (("extract", SLIM), ("customize", customize)):
+        (folder / name).write_text(f"#!/bin/sh\nset -eu\nFILES={folder}\n{text}")
+        (folder / name).chmod(0o755)
 
-
-def _script(folder: Path, name: str, text: str) -> Path:
-    script = folder / name
-    script.write_text(f"#!/bin/sh\nset -eu\nFILES={folder}\n{text}")
-    script.chmod(0o755)
-    return script
-
-
-def _bootstrap(
-    argv: Sequence[str],
-    folder: Path,
-    epoch: int,
-    tar: IO[bytes],
-    *,
-    run: Run,
-    on_line: Callable[[str], None] | None,
-) -> str:
-    lines = list[str]()
-
-    def keep(line: str) -> None:
-        lines.append(line)
-        if on_line:
-            on_line(line)
-
-    env = {
-        "SOURCE_DATE_EPOCH": str(epoch),
-        "TMPDIR": str(folder / "tmp"),
-        "INITRD": "No",
-        "HOME": "/root",
-        "USER": "root",
-    }
-    try:
-        run(argv, sandbox=Sandbox.ROOT, network=False, env=env, cwd=folder, stdout=tar, on_line=keep)
-    except ProcessError as error:
-        raise explain(error, lines) from error
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _view(lock: PackageLock, folder: Path) -> list[str]:
-    """What goes before a command that is to run in the view: programs of the lock's architecture run there too."""
-    found = emulation.emulator(lock.architecture)
-    script = _VIEW.replace("@EMULATION@", found.placed(folder).register() if found else "")
-    size_bytes = memory.chroot_bytes(lock.packages, memory.available_bytes())
-    script = script.replace("@MEMORY@", _MEMORY.format(size_bytes=size_bytes) if size_bytes else "")
-    return [*(emulation.own_users(folder) if found else []), "sh", "-c", script, "sh", str(folder)]
-
-
-def _argv(lock: PackageLock, archive: Path, hooks: Mapping[str, Path]) -> list[str]:
-    return [
+    view = _VIEW.replace("@EMULATION@", emulator.placed(folder).register() if emulator else "")
+    memory_bytes = chroot_bytes(lock.packages, available_bytes())
+    view = view.replace("@MEMORY@", _MEMORY.format(size_bytes=memory_bytes) if memory_bytes else "")
+    argv = [
+        *(emulation.own_users(folder) if emulator else []),
+        *("sh", "-c", view, "sh", str(folder)),
         "mmdebstrap",
         "--mode=root",
         "--variant=essential",
@@ -202,67 +153,71 @@ def _argv(lock: PackageLock, archive: Path, hooks: Mapping[str, Path]) -> list[s
         '--aptopt=APT::Sandbox::User "root"',
         '--aptopt=APT::Install-Recommends "false"',
         "--dpkgopt=force-unsafe-io",
-        *(f"--{name}-hook={script}" for name, script in hooks.items()),
+        *(f"--{name}-hook={folder / name}" for name in ("extract", "customize")),
         "--skip=output/dev,check/qemu",
         "",
         "-",
         f"deb [trusted=yes] copy:{archive} ./",
     ]
+    env = {
+        "SOURCE_DATE_EPOCH": str(lock.epoch),
+        "TMPDIR": str(folder / "tmp"),
+        "INITRD": "No",
+        "HOME": "/root",
+        "USER": "root",
+    }
+    lines: list[str] = []
+
+    def keep(line: str) -> None:
+        lines.append(line)
+        if on_line:
+            on_line(line)
+
+    try:
+        run(argv, sandbox=Sandbox.ROOT, network=False, env=env, cwd=folder, stdout=tar, on_line=keep)
+    except ProcessError as error:
+        raise explain(error, lines) from error
+    return "".join(f"{line}\n" for line in lines)
 
 
 def explain(error: ProcessError, lines: Sequence[str]) -> CoreimageError:
-    """Pure: what went wrong, out of what mmdebstrap said."""
+    """Return what went wrong, out of what mmdebstrap said. Pure."""
     text = "\n".join(lines)
     if emulation.REFUSED in lines:
         return emulation.refused()
-    if full := full_disk(text, _WHERE):
+    if full := disk_full(text, _WHERE):
         return full
     failed = re.search(rf"^{FAILED_HOOK} (\S+) (\d+)$", text, re.M)
     if failed:
-        said = "\n".join(f"  | {line}" for line in text[: failed.start()].splitlines()[-10:])
+        last_lines = "\n".join(f"  | {line}" for line in text[: failed.start()].splitlines()[-10:])
         return BuildError(
-            f"ended with status {failed[2]}; its last lines:\n{said}",
+            f"ended with status {failed[2]}; its last lines:\n{last_lines}",
             where=f"hook {failed[1]}",
             resolution="mend the hook; it runs as root in the rootfs, without network",
         )
-    said = "\n".join(f"  | {line}" for line in [*lines][-20:])
+    last_lines = "\n".join(f"  | {line}" for line in [*lines][-20:])
     return BuildError(
-        f"mmdebstrap could not install the packages (status {error.status}); its last lines:\n{said}",
+        f"mmdebstrap could not install the packages (status {error.status}); its last lines:\n{last_lines}",
         resolution="a package's own script may have failed: the lines above name it",
     )
 
 
-def lay_out_packages(packages: Sequence[LockedPackage], folder: Path, *, store: Store) -> list[Path]:
-    """Every .deb as a file of `folder`, in the order of `packages`."""
-    folder.mkdir()
-
-    def one(package: LockedPackage) -> Path:
-        ref = ArtifactRef(
-            uri=blob_key(package.sha256), sha256=package.sha256, size_bytes=package.size_bytes, media_type=DEB
-        )
-        return fetch_blob(store, ref, folder / f"{package.sha256}.deb")
-
-    return _in_parallel(one, packages)
+def chroot_bytes(packages: Sequence[LockedPackage], available_bytes: int) -> int:
+    """Return how large a chroot of the packages may become in memory; 0 if it is to be made on the disk. Pure."""
+    wanted = _LEAST_BYTES + _GROWTH * sum(package.size_bytes for package in packages)
+    return wanted if wanted * _SHARE <= available_bytes else 0
 
 
-def _local_archive(lock: PackageLock, folder: Path, *, store: Store, run: Run) -> Path:
-    """A flat archive (sources.list(5), exact path) of the locked packages and nothing else.
+def available_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how much memory this machine, or the control group of a container (cgroup v2), has left; 0 if unknown."""
 
-    Where dpkg will be emulated, this machine decompresses the packages for it.
-    """
-    paths = lay_out_packages(lock.packages, folder, store=store)
-    if emulation.emulator(lock.architecture):
-        _in_parallel(lambda path: decompress_deb(path, run=run), paths)
-    with telling_full_disk(_WHERE), (folder / "Packages").open("wb") as file:
-        run(_INDEX, cwd=folder, stdout=file)
-    return folder
-
-
-def _in_parallel(work: Callable[[S], T], items: Sequence[S]) -> list[T]:
-    with ThreadPoolExecutor(_DOWNLOADS) as pool:
-        futures = [pool.submit(copy_context().run, work, item) for item in items]
+    def read(path: Path) -> str:
         try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            return path.read_text()
+        except OSError:
+            return ""
+
+    match = re.search(r"^MemAvailable: +([0-9]+) kB$", read(meminfo), re.M)
+    machine_bytes = int(match[1]) << 10 if match else 0
+    limit, used = read(group / "memory.max").strip(), read(group / "memory.current").strip()
+    return min(machine_bytes, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else machine_bytes

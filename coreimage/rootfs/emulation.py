@@ -10,17 +10,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from coreimage.architecture.facts import FACTS
 from coreimage.errors import HostError
 from coreimage.model import Architecture
 
-MACHINES: Mapping[str, Architecture] = {"x86_64": "amd64", "aarch64": "arm64"}
-"""Of uname(2)."""
-_QEMU: Mapping[Architecture, tuple[str, int]] = {"amd64": ("x86_64", 62), "arm64": ("aarch64", 183)}
-"""QEMU's name, and `e_machine` of its ELF files (elf(5))."""
 _IDENT, _IDENT_MASK = b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), b"\xff" * 7 + b"\0" + b"\xff" * 8
 """`e_ident` of 64-bit little-endian files, of whatever ABI."""
 _EXECUTABLE, _EXECUTABLE_MASK = b"\x02\x00", b"\xfe\xff"
@@ -28,7 +24,7 @@ _EXECUTABLE, _EXECUTABLE_MASK = b"\x02\x00", b"\xfe\xff"
 _MACHINE_WIDE = Path("/proc/sys/fs/binfmt_misc")
 
 REFUSED = "coreimage-no-binfmt-misc"
-"""What the sandbox says when the kernel has no binfmt_misc for a user namespace."""
+"""What the sandbox prints when the kernel has no binfmt_misc for a user namespace."""
 
 _REGISTER = """
 mkdir .binfmt
@@ -65,14 +61,14 @@ class Emulator:
     mask: bytes
 
     def placed(self, folder: Path) -> Emulator:
-        """The same with a copy of the interpreter in `folder`, which every sandbox sees at its place."""
+        """Copy the interpreter to `folder`, which the sandbox sees, and return the emulator that uses the copy."""
         copy = folder / self.interpreter.name
         shutil.copyfile(self.interpreter, copy)
         copy.chmod(0o755)
         return Emulator(self.architecture, copy, self.magic, self.mask)
 
     def registration(self) -> str:
-        """One line for binfmt_misc's `register`.
+        """Return the line that binfmt_misc's `register` takes.
 
         F opens the interpreter at once, since the chroot has none; P leaves argv[0] as it is; C keeps the rights of
         setuid programs.
@@ -81,7 +77,10 @@ class Emulator:
         return f":coreimage-{self.architecture}:M::{magic}:{mask}:{self.interpreter}:PFC"
 
     def register(self) -> str:
-        """Shell, run as root of a mount and user namespace in a folder that is its alone."""
+        """Return the shell commands that register the interpreter.
+
+        They run as root of a mount and user namespace, in a folder that nothing else uses.
+        """
         return _REGISTER.format(
             registration=shlex.quote(self.registration()),
             machine_wide="true" if self.is_machine_wide() else "false",
@@ -89,53 +88,50 @@ class Emulator:
         )
 
     def is_machine_wide(self, folder: Path = _MACHINE_WIDE) -> bool:
-        """Whether the machine's own binfmt_misc runs such programs in a chroot: enabled, and with F."""
-        entries = [path for path in folder.glob("*") if path.name not in {"register", "status"}]
-        return any(_would_run(_read(entry), self.magic) for entry in entries)
+        """Return whether the machine's own binfmt_misc runs such programs in a chroot: it is enabled, and with F."""
+        for entry in folder.glob("*"):
+            if entry.name in {"register", "status"}:
+                continue
+            try:
+                lines = entry.read_text().splitlines()
+            except OSError:
+                continue
+            flags = next((line.partition(":")[2] for line in lines if line.startswith("flags:")), "")
+            if "enabled" in lines and "F" in flags and f"magic {self.magic.hex()}" in lines:
+                return True
+        return False
 
 
 def emulator(architecture: Architecture) -> Emulator | None:
-    """What this machine needs to run programs of `architecture`; None for its own.
+    """Return what this machine needs to run programs of an architecture; None if they are its own.
 
-    Raises HostError, naming the package, when QEMU is missing.
+    Raises:
+        HostError: QEMU is missing; the error names the package.
     """
-    if MACHINES.get(os.uname().machine) == architecture:
+    facts = FACTS[architecture]
+    if facts.machine == os.uname().machine:
         return None
-    name, machine = _QEMU[architecture]
-    interpreter = shutil.which(f"qemu-{name}-static", path="/usr/local/bin:/usr/bin:/bin")
+    interpreter = shutil.which(facts.qemu.user_program, path="/usr/local/bin:/usr/bin:/bin")
     if interpreter is None:
         raise HostError(
             f"this machine has nothing to run programs of {architecture} with",
-            where=f"qemu-{name}-static",
+            where=facts.qemu.user_program,
             resolution="sudo apt-get install qemu-user-static",
         )
-    magic = _IDENT + _EXECUTABLE + machine.to_bytes(2, "little")
+    magic = _IDENT + _EXECUTABLE + facts.elf_machine.to_bytes(2, "little")
     return Emulator(architecture, Path(interpreter).resolve(), magic, mask=_IDENT_MASK + _EXECUTABLE_MASK + b"\xff\xff")
 
 
 def own_users(folder: Path) -> list[str]:
-    """What root's command line begins with: a user namespace is where a binfmt_misc of one's own can be had."""
+    """Return what a command begins with, for root, to run in a user namespace, which has a binfmt_misc of its own."""
     return ["sh", "-c", _OWN_USERS, "sh", str(folder)] if os.geteuid() == 0 else []
 
 
 def refused() -> HostError:
+    """Return the error that says that no emulator can be registered."""
     return HostError(
         "programs of another architecture do not run here: this kernel lets no sandbox register an emulator for itself "
         "(Linux 6.7 and newer do), and none is registered for the whole machine",
         where=str(_MACHINE_WIDE),
         resolution="sudo apt-get install --reinstall binfmt-support qemu-user-static",
     )
-
-
-def _would_run(entry: str, magic: bytes) -> bool:
-    """Pure: of an entry as binfmt_misc shows it."""
-    lines = entry.splitlines()
-    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags:")), "")
-    return "enabled" in lines and "F" in flags and f"magic {magic.hex()}" in lines
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

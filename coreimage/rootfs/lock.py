@@ -1,16 +1,17 @@
-"""Locks: exactly what a chroot is made of, where the newest is named, and what makes a new one. docs/lock.md"""
+"""Locks: exactly what a chroot is made of, where the newest one is named, and when a new one is made. docs/lock.md"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from coreimage.errors import ConflictError, NotFoundError, UsageError
+from coreimage.errors import LostWriteError, NotFoundError, UsageError
 from coreimage.model import JSON, ArtifactRef, PackageLock
 from coreimage.rootfs.spec import DeviceSpec, Spec, ToolsSpec
-from coreimage.storage import Store, put_blob_bytes, read_blob
+from coreimage.storage import Store, put_blob_bytes, read_blob, read_bytes, swap
 
 Which = Literal["current", "previous"]
 
@@ -19,16 +20,17 @@ _PLANNED_FROM = ("archives", "packages")
 
 
 def read_lock(store: Store, ref: ArtifactRef) -> PackageLock:
+    """Read a lock from the store."""
     return PackageLock.model_validate_json(read_blob(store, ref))
 
 
 def store_lock(store: Store, lock: PackageLock) -> ArtifactRef:
-    """One fact a line, so that two locks can be compared as text."""
+    """Put a lock into the store, with one fact a line so that two locks can be compared as text."""
     return put_blob_bytes(store, f"{lock.model_dump_json(indent=1)}\n".encode(), JSON)
 
 
 def configuration(spec: Spec) -> dict[str, str]:
-    """Pure: the digest of each part of the project's configuration that shapes the chroot, sorted by part."""
+    """Return the digest of each part of the project's configuration that shapes the chroot, sorted by part. Pure."""
     parts = {"archives": _digest(*(archive.model_dump_json(exclude_defaults=True) for archive in spec.archives))}
     parts |= {"packages": _digest(*spec.packages)}
     if isinstance(spec, ToolsSpec):
@@ -42,9 +44,9 @@ def configuration(spec: Spec) -> dict[str, str]:
 
 
 def keep_previous(previous: PackageLock | None, planned: PackageLock) -> PackageLock:
-    """Pure: the earlier archives and epoch, when the packages are the same: a moved archive rebuilds nothing.
+    """Return `planned` with the releases and the epoch of `previous` if the packages are the same. Pure.
 
-    Other tools or another configuration make another lock all the same, with the earlier epoch.
+    So nothing is built again because an archive moved on. Other tools or another configuration still make another lock.
     """
     if previous is None or (previous.architecture, previous.packages) != (planned.architecture, planned.packages):
         return planned
@@ -52,9 +54,17 @@ def keep_previous(previous: PackageLock | None, planned: PackageLock) -> Package
 
 
 def offline_lock(current: PackageLock | None, spec: Spec, tools: Mapping[str, str], where: str) -> PackageLock:
-    """Pure: the current lock for the present tools, hooks and files, without an archive being asked.
+    """Return the current lock for the present tools, hooks and files, without asking an archive. Pure.
 
-    Raises NotFoundError when there is none, UsageError when the project file asks for other packages or archives.
+    Args:
+        current: The lock that is named now.
+        spec: What is to be built.
+        tools: Versions of the present tools.
+        where: What errors call the lock.
+
+    Raises:
+        NotFoundError: There is no current lock.
+        UsageError: The project file asks for other packages or archives than the lock has.
     """
     refresh = "run `coreimage lock CHANNEL --refresh`, or build once, while the archives can be reached"
     if current is None:
@@ -63,7 +73,7 @@ def offline_lock(current: PackageLock | None, spec: Spec, tools: Mapping[str, st
     changed = [part for part in _PLANNED_FROM if current.configuration.get(part) != wanted[part]]
     if changed:
         raise UsageError(
-            f"the project file's {' and '.join(changed)} are others than those of the lock",
+            f"the project file has other {' and '.join(changed)} than the lock",
             where=where,
             resolution=refresh,
         )
@@ -71,7 +81,7 @@ def offline_lock(current: PackageLock | None, spec: Spec, tools: Mapping[str, st
 
 
 class Offline:
-    """The `Fetch` of a build that must not touch the network: whatever is not in the store is missing."""
+    """The `Fetch` of a build that must not touch the network: what is not in the store is missing."""
 
     def __call__(
         self,
@@ -90,17 +100,17 @@ class Offline:
 
 
 def lock_pointer(project: str, series: str, part: str, architecture: str) -> str:
-    """Where the newest lock of a product or device is named."""
+    """Return the key in the store that names the current lock of a product or device."""
     return f"locks/{project}/{series}/{part}/{architecture}.json"
 
 
 def tools_lock_pointer(project: str, distribution: str, architecture: str) -> str:
-    """The same for a project's tools, which all its series are built with."""
+    """Return the same for a project's tools, which all its series are built with."""
     return f"locks/{project}/tools/{distribution}/{architecture}.json"
 
 
 def named_lock(pointer: str, store: Store, which: Which = "current") -> PackageLock | None:
-    """The lock that the pointer names, or named before; None when there is none, or its blob is gone."""
+    """Return the lock that a pointer names, or named before; None if there is none or its blob was removed."""
     key = pointer if which == "current" else _previous(pointer)
     if store.head(key) is None:
         return None
@@ -110,39 +120,38 @@ def named_lock(pointer: str, store: Store, which: Which = "current") -> PackageL
 
 
 def move_lock_pointer(pointer: str, lock: ArtifactRef, store: Store) -> None:
-    """Names `lock`. When somebody else moved the pointer in between, theirs stays: it is as new as ours."""
+    """Let a pointer name `lock`, and remember the lock that it named before.
+
+    When somebody else moved the pointer in between, theirs stays: it is as new as ours.
+    """
     content = f"{lock.model_dump_json()}\n".encode()
-    found = store.head(pointer)
-    if found is not None:
-        with store.open(pointer) as file:
-            before = file.read()
-        if before == content:
-            return
-        store.put_bytes(_previous(pointer), before, media_type=JSON)
-    try:
-        store.put_bytes(
-            pointer, content, media_type=JSON, if_absent=found is None, if_match=found.etag if found else None
-        )
-    except ConflictError:
+    info = store.head(pointer)
+    before = read_bytes(store, pointer) if info else None
+    if before == content:
         return
+    if before is not None:
+        store.put_bytes(_previous(pointer), before, media_type=JSON)
+    with suppress(LostWriteError):
+        store.put_bytes(pointer, content, media_type=JSON, if_absent=info is None, if_match=info.etag if info else None)
 
 
 def released_lock(pointer: str, channel: str, store: Store) -> PackageLock | None:
-    """What a channel was last released with of the part that `pointer` is of; None when that is not known.
+    """Return the lock of a part that a channel was last released with, or None if that is not known.
 
-    The newest lock that was planned may never have come to anything.
+    It is not the current lock: a build of that may have failed.
+
+    Args:
+        pointer: Names the current lock of the part.
+        channel: The channel.
+        store: Where locks are.
     """
     return named_lock(_released(pointer, channel), store)
 
 
 def note_released(pointer: str, channel: str, lock: ArtifactRef, store: Store) -> None:
-    """Names `lock` as what the channel was released with."""
-    key, content = _released(pointer, channel), f"{lock.model_dump_json()}\n".encode()
-    if store.head(key) is not None:
-        with store.open(key) as file:
-            if file.read() == content:
-                return
-    store.put_bytes(key, content, media_type=JSON)
+    """Remember that a channel was released with `lock`, for `released_lock`."""
+    content = f"{lock.model_dump_json()}\n".encode()
+    swap(store, _released(pointer, channel), lambda _: content, media_type=JSON)
 
 
 def _released(pointer: str, channel: str) -> str:

@@ -1,4 +1,7 @@
-"""What a rootfs and a device tarball are made of, independent of the machine that builds them."""
+"""Specs: what a rootfs, a device tarball and the tools are made of, independent of the machine that builds them.
+
+Keys, overlays and hooks of the project are in the store when a spec is made.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TypeAlias
 
-from coreimage.config import ArchiveConfig, ExtraArchiveConfig, Project, SeriesConfig, did_you_mean
-from coreimage.errors import HostError, NotFoundError, UsageError
+from coreimage.architecture.facts import FACTS
+from coreimage.errors import HostError, NotFoundError, UsageError, did_you_mean
 from coreimage.model import Architecture, ArtifactRef, Value
-from coreimage.rootfs.sources import host_sources, keyring_paths, mirror_for
+from coreimage.project.config import ArchiveConfig, Project, SeriesConfig
+from coreimage.rootfs.apt_sources import host_sources, keyring_paths, mirror_for
 from coreimage.storage import Store, put_blob_bytes
 from coreimage.tarball import TarWriter
-
-_TAR = "application/x-tar"
-_KEYRING = "application/pgp-keys"
 
 DEVICE_PACKAGES = ("busybox", "e2fsprogs", "initramfs-tools", "kmod", "udev")
 """What the initrd is made with, besides the packages that a device names."""
@@ -26,34 +27,39 @@ TOOLS = (
     *("e2fsprogs", "libarchive-tools", "dosfstools", "mtools", "squashfs-tools", "grub-common"),
 )
 """What makes chroots, tarballs, file systems and boot loaders. libarchive is what mke2fs reads tarballs with."""
-TOOLS_OF: dict[Architecture, tuple[str, ...]] = {
-    "amd64": ("grub-pc-bin", "grub-efi-amd64-bin"),
-    "arm64": ("grub-efi-arm64-bin",),
-}
+
+
+def tools_of(architecture: Architecture) -> tuple[str, ...]:
+    """Return the packages of the tools tree for a machine of this architecture."""
+    return (*TOOLS, *(grub.package for grub in FACTS[architecture].grubs))
 
 
 class ArchiveSpec(Value):
-    """Suites of one archive, its key as a binary OpenPGP keyring.
-
-    `may_replace` has the packages of other archives that it may take the place of (`*`: any); None for the
-    distribution's own archives, which may update each other.
-    """
+    """Suites of one archive."""
 
     uri: str
     suites: tuple[str, ...]
     components: tuple[str, ...]
     key: ArtifactRef
+    """A binary OpenPGP keyring."""
     pin_priority: int | None = None
     may_replace: tuple[str, ...] | None = None
+    """The packages of other archives that it may replace (`*`: any); None for the distribution's own archives, which
+    may update each other."""
 
 
 class HookSpec(Value):
+    """A script that runs in the rootfs; `name` is what the project file calls it."""
+
     name: str
     script: ArtifactRef
 
 
 class RootfsSpec(Value):
-    """`system_files` and `overlay` are tars laid over the packages, in this order, before the hooks run."""
+    """What the rootfs of one architecture is made of.
+
+    `system_files` and `overlay` are tars laid over the packages, in this order, before the hooks run.
+    """
 
     architecture: Architecture
     hostname: str
@@ -65,7 +71,7 @@ class RootfsSpec(Value):
 
 
 class DeviceSpec(Value):
-    """`system_files` is a tar of the initramfs configuration and scripts."""
+    """What the tarball of one device is made of; `system_files` is a tar of initramfs configuration and scripts."""
 
     device: str
     architecture: Architecture
@@ -75,7 +81,7 @@ class DeviceSpec(Value):
 
 
 class ToolsSpec(Value):
-    """`architecture` is that of the machine that the tools run on."""
+    """What the tools tree is made of; `architecture` is that of the machine that the tools run on."""
 
     architecture: Architecture
     archives: tuple[ArchiveSpec, ...]
@@ -83,19 +89,26 @@ class ToolsSpec(Value):
 
 
 Spec: TypeAlias = RootfsSpec | DeviceSpec | ToolsSpec
+"""What packages are planned for."""
 
 
 def rootfs_spec(project: Project, channel: str, architecture: Architecture, *, store: Store) -> RootfsSpec:
-    """Stores keys, overlay and hooks. Raises UsageError for files that are not there, HostError without a keyring."""
-    series = _series(project, channel)
+    """Say what the rootfs of a channel is made of, and store its keys, overlay and hooks.
+
+    Raises:
+        NotFoundError: The project has no such channel.
+        UsageError: Something that the project file names is not there, or no mirror is known.
+        HostError: The distribution's keyring is not installed.
+    """
+    series = project.config.series[project.channel(channel).series]
     overlay = series.rootfs.overlay
     return RootfsSpec(
         architecture=architecture,
         hostname=project.config.project,
         archives=_archives(project, series, store),
         packages=series.rootfs.packages,
-        system_files=_installed_files("rootfs", store),
-        overlay=_tree(project_folder(project, overlay, "overlay"), store) if overlay else None,
+        system_files=_stored_device_files("rootfs", store),
+        overlay=_stored_folder(project_folder(project, overlay, "overlay"), store) if overlay else None,
         hooks=tuple(
             HookSpec(name=hook, script=put_blob_bytes(store, _read(project, hook, "hook"), "text/x-shellscript"))
             for hook in series.rootfs.hooks
@@ -104,9 +117,9 @@ def rootfs_spec(project: Project, channel: str, architecture: Architecture, *, s
 
 
 def device_spec(project: Project, channel: str, device: str, *, store: Store) -> DeviceSpec:
-    """Raises NotFoundError for a device that the project does not have, else as `rootfs_spec`."""
-    found = project.config.devices.get(device)
-    if found is None:
+    """Say what a device's tarball is made of. Raises NotFoundError for an unknown device, else as `rootfs_spec`."""
+    config = project.config.devices.get(device)
+    if config is None:
         raise NotFoundError(
             f"device {device!r} is not in project {project.config.project}"
             f"{did_you_mean(device, project.config.devices)}",
@@ -114,30 +127,37 @@ def device_spec(project: Project, channel: str, device: str, *, store: Store) ->
         )
     return DeviceSpec(
         device=device,
-        architecture=found.architecture,
-        archives=_archives(project, _series(project, channel), store),
-        packages=tuple(dict.fromkeys([*found.packages, *DEVICE_PACKAGES])),
-        system_files=_installed_files("initramfs", store),
+        architecture=config.architecture,
+        archives=_archives(project, project.config.series[project.channel(channel).series], store),
+        packages=tuple(dict.fromkeys([*config.packages, *DEVICE_PACKAGES])),
+        system_files=_stored_device_files("initramfs", store),
     )
 
 
 def tools_spec(project: Project, architecture: Architecture, *, store: Store) -> ToolsSpec:
-    """Raises UsageError for a key that is not there, HostError without a keyring."""
+    """Say what the tools for machines of an architecture are made of. Raises as `rootfs_spec`."""
     tools = project.config.tools
     return ToolsSpec(
         architecture=architecture,
         archives=tuple(_archive(project, tools.distribution, archive, store) for archive in tools.archives),
-        packages=(*TOOLS, *TOOLS_OF[architecture]),
+        packages=tools_of(architecture),
     )
-
-
-def _series(project: Project, channel: str) -> SeriesConfig:
-    return project.config.series[project.channel(channel).series]
 
 
 def _archives(project: Project, series: SeriesConfig, store: Store) -> tuple[ArchiveSpec, ...]:
     own = [_archive(project, series.distribution, archive, store) for archive in series.archives]
-    return (*own, *(_extra_archive(project, archive, store) for archive in series.extra_archives))
+    extra = [
+        ArchiveSpec(
+            uri=archive.uri.rstrip("/"),
+            suites=(archive.suite,),
+            components=archive.components,
+            key=_stored_key(_read(project, archive.key, "key"), store),
+            pin_priority=archive.pin_priority,
+            may_replace=archive.may_replace,
+        )
+        for archive in series.extra_archives
+    ]
+    return (*own, *extra)
 
 
 def _archive(project: Project, distribution: str, archive: ArchiveConfig, store: Store) -> ArchiveSpec:
@@ -147,20 +167,12 @@ def _archive(project: Project, distribution: str, archive: ArchiveConfig, store:
         uri=uri.rstrip("/"),
         suites=archive.suites,
         components=archive.components,
-        key=put_blob_bytes(store, binary_keyring(key), _KEYRING),
+        key=_stored_key(key, store),
     )
 
 
-def _extra_archive(project: Project, archive: ExtraArchiveConfig, store: Store) -> ArchiveSpec:
-    key = binary_keyring(_read(project, archive.key, "key"))
-    return ArchiveSpec(
-        uri=archive.uri.rstrip("/"),
-        suites=(archive.suite,),
-        components=archive.components,
-        key=put_blob_bytes(store, key, _KEYRING),
-        pin_priority=archive.pin_priority,
-        may_replace=archive.may_replace,
-    )
+def _stored_key(keyring: bytes, store: Store) -> ArtifactRef:
+    return put_blob_bytes(store, binary_keyring(keyring), "application/pgp-keys")
 
 
 def _distribution_keyring(distribution: str) -> bytes:
@@ -176,38 +188,40 @@ def _distribution_keyring(distribution: str) -> bytes:
 
 
 def binary_keyring(content: bytes) -> bytes:
-    """A keyring as gpgv reads it: ASCII armour (RFC 9580 §6.2) taken off, every block of it."""
-    if b"-----BEGIN PGP PUBLIC KEY BLOCK-----" not in content:
+    """Return a keyring as gpgv reads it: every block of ASCII armour (RFC 9580 §6.2) is decoded.
+
+    Raises:
+        UsageError: The armour is broken.
+    """
+    begin = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
+    if begin.encode() not in content:
         return content
-    blocks = (
-        content.decode("ascii", errors="replace").replace("\r\n", "\n").split("-----BEGIN PGP PUBLIC KEY BLOCK-----")
-    )
-    return b"".join(_dearmour(block.partition("-----END PGP")[0]) for block in blocks[1:])
+    keys = []
+    for block in content.decode("ascii", errors="replace").replace("\r\n", "\n").split(begin)[1:]:
+        body = block.partition("-----END PGP")[0].partition("\n\n")[2]
+        lines = [line for line in body.split("\n") if line and not line.startswith("=")]
+        try:
+            keys.append(base64.b64decode("".join(lines), validate=True))
+        except ValueError as error:
+            raise UsageError("the key file's ASCII armour is broken", resolution="export the key again") from error
+    return b"".join(keys)
 
 
-def _dearmour(block: str) -> bytes:
-    body = block.partition("\n\n")[2]
-    lines = [line for line in body.split("\n") if line and not line.startswith("=")]
-    try:
-        return base64.b64decode("".join(lines), validate=True)
-    except ValueError as error:
-        raise UsageError("the key file's ASCII armour is broken", resolution="export the key again") from error
-
-
-def _installed_files(kind: str, store: Store) -> ArtifactRef:
+def _stored_device_files(kind: str, store: Store) -> ArtifactRef:
+    """The files of `coreimage/device/files/<kind>`, which go into every image."""
     with as_file(files("coreimage") / "device" / "files" / kind) as folder:
-        return _tree(folder, store)
+        return _stored_folder(folder, store)
 
 
-def _tree(folder: Path, store: Store) -> ArtifactRef:
+def _stored_folder(folder: Path, store: Store) -> ArtifactRef:
     file = io.BytesIO()
     with TarWriter(file, epoch=0) as tar:
         tar.add_tree(folder)
-    return put_blob_bytes(store, file.getvalue(), _TAR)
+    return put_blob_bytes(store, file.getvalue(), "application/x-tar")
 
 
 def project_folder(project: Project, relative: str, what: str) -> Path:
-    """Raises UsageError when it is not there."""
+    """Return where a folder of the project is. Raises UsageError, which says `what` it is to be, if it is no folder."""
     path = project.path(relative)
     if not path.is_dir():
         raise UsageError(f"the {what} is no folder", where=str(path), resolution="mend its path in the project file")

@@ -1,28 +1,26 @@
 """GnuPG: keys, keyrings, signatures."""
 
-from coreimage.signing.folder import KeyFolder, Retired
-from coreimage.signing.gpgv import open_inline, verify_detached
+from coreimage.signing.gnupg import exported_key
 from coreimage.signing.keyrings import make_keyring
 from coreimage.signing.keys import (
     KEY_BITS,
-    GnupgSigner,
+    KeyFolder,
+    RetiredKey,
+    Role,
     adopt_lost_key,
     create_keys,
     create_next_key,
-    exported_key,
     switch_keys,
     write_backup,
 )
-from coreimage.signing.named import name_object
-from coreimage.signing.ours import says, signs
-from coreimage.signing.packets import issuer_of
-from coreimage.signing.roles import Role, Signer
+from coreimage.signing.signatures import issuer_of, open_inline, verify_detached
+from coreimage.signing.signer import GnupgSigner, Signer, name_object, says, signs
 
 __all__ = [
     "KEY_BITS",
     "GnupgSigner",
     "KeyFolder",
-    "Retired",
+    "RetiredKey",
     "Role",
     "Signer",
     "adopt_lost_key",

@@ -10,10 +10,15 @@ from coreimage.tarball import stored_xz
 
 
 def make_keyring(kind: str, public_keys: bytes, *, expiry: int | None = None, model: str | None = None) -> bytes:
-    """A `.tar.xz` of `keyring.json` and `keyring.gpg`; the same arguments give the same bytes.
+    """Return a `.tar.xz` of `keyring.json` and `keyring.gpg`; the same arguments give the same bytes.
 
-    `kind` is `archive-master`, `image-master`, `image-signing`, `device-signing` or `blacklist`; `expiry` is UNIX
-    seconds. Recovery images of 2015 read the JSON line by line: four blanks, one key a line, an integer expiry.
+    Recovery images of 2015 read the JSON line by line: four blanks, one key a line, an integer expiry.
+
+    Args:
+        kind: `archive-master`, `image-master`, `image-signing`, `device-signing` or `blacklist`.
+        public_keys: The binary export of the keys.
+        expiry: UNIX seconds.
+        model: The device that a device-signing keyring is for.
     """
     described = {"type": kind, "expiry": expiry, "model": model}
     described = {key: value for key, value in described.items() if value is not None}

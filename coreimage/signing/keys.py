@@ -1,8 +1,4 @@
-"""Private keys: one GnuPG home per role, and signatures made with them.
-
-Each signature runs in a throw-away GnuPG home that links to the role's keys: its path is short (an agent's socket
-path ends at 107 bytes), signers side by side share no agent, and the agent ends with the one command it serves.
-"""
+"""The keys of a machine: their roles, the folder that holds them, and how they are made, replaced and backed up."""
 
 from __future__ import annotations
 
@@ -10,20 +6,32 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import IO
 
 import structlog
 
-from coreimage.errors import HostError, ProcessError, UsageError
-from coreimage.process import Run
-from coreimage.process import run as run_process
-from coreimage.signing.folder import KEY_FILES, PUBLIC, KeyFolder
-from coreimage.signing.roles import Role
+from coreimage.errors import HostError, UsageError, VerificationError
+from coreimage.host.durable import sync_folder, sync_tree
+from coreimage.host.process import Run
+from coreimage.host.process import run as run_process
+from coreimage.signing.gnupg import PUBLIC_KEY_FILE, fingerprint_in_home, run_gpg, short_home
 
 log = structlog.get_logger("coreimage.signing")
+
+_FINGERPRINT_DIGITS = 40
+
+
+class Role(StrEnum):
+    """What a key signs (system-image §1.2); `cdimage` signs the SHA256SUMS of published builds."""
+
+    ARCHIVE_MASTER = "archive-master"
+    IMAGE_MASTER = "image-master"
+    IMAGE_SIGNING = "image-signing"
+    CDIMAGE = "cdimage"
+
 
 KEY_BITS: Mapping[Role, int] = {
     Role.ARCHIVE_MASTER: 4096,
@@ -31,98 +39,90 @@ KEY_BITS: Mapping[Role, int] = {
     Role.IMAGE_SIGNING: 3072,
     Role.CDIMAGE: 3072,
 }
-_WITH_AGENT = 'cd /; "$@"; status=$?; gpgconf --kill gpg-agent; exit $status'
-_SOCKET_FOLDERS = ("/run/user", "/run/gnupg/user", "/var/run/user", "/var/run/gnupg/user")
 
 
-class GnupgSigner:
-    """Signs with RSA primary keys below `keys_folder` (the original client refuses subkeys, system-image §1.4)."""
+@dataclass(frozen=True)
+class RetiredKey:
+    """A former key of a role.
 
-    def __init__(self, keys_folder: Path, run: Run = run_process) -> None:
-        self._folder, self._run = KeyFolder(keys_folder), run
-        self._public_keys: dict[Role, bytes] = {}
-        self._fingerprints: dict[Role, str] = {}
+    Until `until` (UNIX seconds) it counts beside the current key; `None` once its time is over or it was revoked.
+    """
 
-    def detached(self, role: Role, content: bytes) -> bytes:
-        return self._sign(role, content, "--armor", "--detach-sign")
+    role: Role
+    fingerprint: str
+    home: Path
+    until: int | None
 
-    def detached_file(self, role: Role, path: Path) -> bytes:
-        return self._sign(role, path, "--armor", "--detach-sign")
 
-    def inline(self, role: Role, content: bytes) -> bytes:
-        return self._sign(role, content, "--compress-algo", "none", "--sign")
+@dataclass(frozen=True)
+class KeyFolder:
+    """The folder of a machine's keys:
+
+    <role>/                          the GnuPG home of the current key
+    public/<role>.gpg                the public key of a role whose private key is kept elsewhere
+    next/<role>/                     a new key that clients are being told of, and that signs nothing yet
+    retired/<role>-<fingerprint>/    a former key; its file `until` says how long it counts beside the current one,
+                                     and is gone once the key counts no more
+    """
+
+    path: Path
+
+    def home(self, role: Role) -> Path:
+        """Return the GnuPG home of the current key, whether it exists or not."""
+        return self.path / role.value
+
+    def next_home(self, role: Role) -> Path:
+        """Return the GnuPG home of the key that will replace the current one."""
+        return self.path / "next" / role.value
+
+    def public_file(self, role: Role) -> Path:
+        """Return the file with the public key of a role whose private key is kept elsewhere."""
+        return self.path / "public" / f"{role.value}.gpg"
+
+    def retired_home(self, role: Role, fingerprint: str) -> Path:
+        """Return the GnuPG home of a former key."""
+        return self.path / "retired" / f"{role.value}-{fingerprint}"
 
     def has(self, role: Role) -> bool:
-        return self._folder.has(role)
+        """Return whether this machine can sign as `role`."""
+        return self.home(role).is_dir()
 
-    def fingerprint(self, role: Role) -> str:
-        """40 hexadecimal digits, upper case, of the key that signs. It is read once."""
-        if role not in self._fingerprints:
-            home, public = self._folder.home(role), self._folder.public_file(role)
-            if not home.is_dir() and public.is_file():
-                self._fingerprints[role] = _shown_fingerprint(public, self._run)
-            else:
-                self._fingerprints[role] = _listed_fingerprint(self._key_home(role), self._run)
-        return self._fingerprints[role]
+    def knows(self, role: Role) -> bool:
+        """Return whether this machine has at least the public key of `role`."""
+        return self.has(role) or self.public_file(role).is_file()
 
-    def public_key(self, role: Role) -> bytes:
-        """The binary export of all keys that count for the role, the current one first. It is read once."""
-        if role not in self._public_keys:
-            home, public = self._folder.home(role), self._folder.public_file(role)
-            current = public.read_bytes() if not home.is_dir() and public.is_file() else self._exported(role)
-            others = [key.home for key in self._folder.overlapping(role)]
-            others += [self._folder.next_home(role)] if self._folder.next_home(role).is_dir() else []
-            self._public_keys[role] = current + b"".join(exported_key(other, self._run) for other in others)
-        return self._public_keys[role]
+    def retired(self, role: Role) -> tuple[RetiredKey, ...]:
+        """Return all former keys of `role`, sorted by fingerprint."""
+        homes = sorted((self.path / "retired").glob(f"{role.value}-*"))
+        named = [(home, home.name.removeprefix(f"{role.value}-")) for home in homes]
+        return tuple(
+            RetiredKey(role, fingerprint, home, _read_until(home / "until"))
+            for home, fingerprint in named
+            if len(fingerprint) == _FINGERPRINT_DIGITS
+        )
 
-    def _exported(self, role: Role) -> bytes:
-        return exported_key(self._key_home(role), self._run)
-
-    def _sign(self, role: Role, content: bytes | Path, *command: str) -> bytes:
-        with _gnupg_home(self._key_home(role)) as home:
-            options: tuple[str | Path, ...] = (
-                "--trust-model",
-                "always",
-                "--digest-algo",
-                "SHA512",
-                "--output",
-                home / "out",
-                *command,
-            )
-            if isinstance(content, Path):
-                with content.open("rb") as file:
-                    _gpg(home, *options, stdin=file, run=self._run)
-            else:
-                _gpg(home, *options, stdin=content, run=self._run)
-            return (home / "out").read_bytes()
-
-    def _key_home(self, role: Role) -> Path:
-        home = self._folder.home(role)
-        if not home.is_dir() and self._folder.public_file(role).is_file():
-            raise HostError(
-                f"the private {role.value} key is kept elsewhere",
-                where=str(home),
-                resolution="write what it must sign to a medium with `coreimage keys export FOLDER`",
-            )
-        if not home.is_dir():
-            raise HostError(
-                f"the {role.value} key is not on this machine",
-                where=str(home),
-                resolution="make keys with `coreimage keys init`, or bring the folder from where they are kept",
-            )
-        return home
+    def overlapping(self, role: Role) -> tuple[RetiredKey, ...]:
+        """Return the former keys of `role` that still count beside the current one."""
+        return tuple(key for key in self.retired(role) if key.until is not None)
 
 
 def create_keys(
     folder: Path, *, bits: Mapping[Role, int] = KEY_BITS, label: str = "coreimage", run: Run = run_process
 ) -> list[Role]:
-    """Makes the keys that `folder` lacks, without passphrase or expiry, and gives their roles.
+    """Make the keys that `folder` lacks, without passphrase or expiry, and return their roles.
 
-    A key appears whole or not at all; what a killed run left is removed. Validity in time is the keyrings' matter
-    (system-image §1.7).
+    A key appears whole or not at all; what a killed run left is removed. How long keys are valid is the matter of the
+    keyrings (system-image §1.7).
+
+    Args:
+        label: The beginning of the keys' user ids.
+
+    Raises:
+        HostError: The folder cannot be written, or GnuPG failed.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(folder.parent)
         for leftover in folder.glob(".new-*"):
             shutil.rmtree(leftover)
         keys = KeyFolder(folder)
@@ -142,44 +142,60 @@ def create_keys(
 
 
 def create_next_key(folder: Path, role: Role, *, bits: int, label: str = "coreimage", run: Run = run_process) -> None:
-    """Makes the key that will take the place of the role's current one, unless it is there already."""
+    """Make the key that will replace the current one of `role`, unless it exists already."""
     keys = KeyFolder(folder)
     keys.next_home(role).parent.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(keys.path)
     if _create_key(folder, keys.next_home(role), role, bits, label=label, run=run):
         log.info("next key made", role=role.value, bits=bits)
     _finish_switch(keys, role)
 
 
 def switch_keys(folder: Path, role: Role, until: int, *, run: Run = run_process) -> None:
-    """The next key signs from now on; the current one retires, and counts beside it until then (UNIX seconds)."""
+    """Let the next key of `role` sign from now on, and retire the current one.
+
+    Args:
+        until: How long the retired key counts beside the new one, in UNIX seconds.
+    """
     keys = KeyFolder(folder)
-    old = _listed_fingerprint(keys.home(role), run)
-    retired = keys.retired_home(role, old)
+    former = fingerprint_in_home(keys.home(role), run)
+    retired = keys.retired_home(role, former)
     retired.parent.mkdir(mode=0o700, exist_ok=True)
     (keys.home(role) / "until").write_text(f"{until}\n")
+    sync_tree(keys.home(role))
     keys.home(role).rename(retired)
+    sync_folder(retired.parent)
+    sync_folder(keys.path)
     _finish_switch(keys, role)
-    log.info("keys switched", role=role.value, retired=old)
+    log.info("keys switched", role=role.value, retired=former)
 
 
 def adopt_lost_key(folder: Path, role: Role, fingerprint: str, public_key: bytes, until: int) -> None:
-    """A key that clients know and nobody has any more counts until then beside the current one."""
+    """Let a key that clients know, and whose private part nobody has, count beside the current one of `role`.
+
+    Args:
+        until: How long it counts, in UNIX seconds.
+    """
     home = KeyFolder(folder).retired_home(role, fingerprint)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (home / PUBLIC).write_bytes(public_key)
+    (home / PUBLIC_KEY_FILE).write_bytes(public_key)
     (home / "until").write_text(f"{until}\n")
+    sync_tree(home)
+    sync_folder(home.parent)
+    sync_folder(folder)
     log.warning("lost key counts on for a while", role=role.value, fingerprint=fingerprint)
 
 
-def _finish_switch(keys: KeyFolder, role: Role) -> None:
-    """Also after a kill between the two renames."""
-    if keys.next_home(role).is_dir() and not keys.home(role).exists() and keys.retired(role):
-        keys.next_home(role).rename(keys.home(role))
-
-
 def write_backup(folder: Path, file: Path) -> tuple[Role, ...]:
-    """Everything in the keys folder as a tar archive that only its owner can read; gives the roles whose private keys
-    it holds. Raises UsageError when `file` exists or nothing is there to keep, HostError when it cannot be written."""
+    """Write all keys of `folder` to `file`, a tar archive that only its owner can read.
+
+    Returns:
+        The roles whose private keys it holds.
+
+    Raises:
+        UsageError: `file` exists, or `folder` has no private keys.
+        HostError: `file` cannot be written.
+    """
     roles = tuple(role for role in Role if KeyFolder(folder).has(role))
     if not roles:
         raise UsageError("holds no keys", where=str(folder), resolution="name the keys with COREIMAGE_KEYS")
@@ -193,6 +209,7 @@ def write_backup(folder: Path, file: Path) -> tuple[Role, ...]:
             target.flush()
             os.fsync(target.fileno())
         partial.rename(file)
+        sync_folder(file.absolute().parent)
     except OSError as error:
         raise HostError(
             f"cannot write the backup: {error.strerror}", where=str(file), resolution="name a folder with space"
@@ -202,80 +219,37 @@ def write_backup(folder: Path, file: Path) -> tuple[Role, ...]:
     return roles
 
 
-def exported_key(home: Path, run: Run = run_process) -> bytes:
-    """The binary export of the public keys in a GnuPG home, or what is known of a lost one."""
-    if (home / PUBLIC).is_file():
-        return (home / PUBLIC).read_bytes()
-    with _gnupg_home(home) as linked:
-        _gpg(linked, "--output", linked / "out", "--export", run=run)
-        return (linked / "out").read_bytes()
-
-
-def _listed_fingerprint(home: Path, run: Run) -> str:
-    with _gnupg_home(home) as linked:
-        return _fingerprint_in(_gpg(linked, "--with-colons", "--list-keys", run=run))
-
-
-def _shown_fingerprint(public: Path, run: Run) -> str:
-    with tempfile.TemporaryDirectory(prefix="gnupg-") as home:
-        return _fingerprint_in(_gpg(Path(home), "--with-colons", "--show-keys", public.absolute(), run=run))
-
-
-def _fingerprint_in(listing: str) -> str:
-    records = (line.split(":") for line in listing.splitlines())
-    return next(record[9] for record in records if record[0] == "fpr")
-
-
-def _create_key(folder: Path, target: Path, role: Role, bits: int, *, label: str, run: Run) -> bool:
-    if target.exists():
+def _create_key(folder: Path, home: Path, role: Role, bits: int, *, label: str, run: Run) -> bool:
+    """Make a key with the GnuPG home `home`, and return whether it had to be made."""
+    if home.exists():
         return False
     with tempfile.TemporaryDirectory(prefix=f".new-{role.value}-", dir=folder) as staging:
         new = Path(staging) / "key"
         new.mkdir(mode=0o700)
-        with tempfile.TemporaryDirectory(prefix="gnupg-") as short:
-            home = Path(short) / "home"
-            home.symlink_to(new.absolute())
-            name = f"{label} {role.value}"
-            _gpg(home, "--passphrase", "", "--quick-generate-key", name, f"rsa{bits}", "sign", "never", run=run)
-            _remove_socket_folder(home, run)
-        for path in new.iterdir():
-            if path.name not in (*KEY_FILES, "openpgp-revocs.d"):
-                path.unlink()
-        new.rename(target)
+        with short_home(new) as short:
+            user_id = f"{label} {role.value}"
+            run_gpg(short, "--passphrase", "", "--quick-generate-key", user_id, f"rsa{bits}", "sign", "never", run=run)
+        sync_tree(new)
+        new.rename(home)
+        sync_folder(home.parent)
     return True
 
 
-@contextmanager
-def _gnupg_home(key_home: Path) -> Iterator[Path]:
-    """A private home whose keys are links to those of `key_home`."""
-    with tempfile.TemporaryDirectory(prefix="gnupg-", ignore_cleanup_errors=True) as folder:
-        home = Path(folder)
-        for name in KEY_FILES:
-            (home / name).symlink_to((key_home / name).absolute())
-        yield home
+def _finish_switch(keys: KeyFolder, role: Role) -> None:
+    """Give the next key its place, also when a run was killed between the two renames of a switch."""
+    if keys.next_home(role).is_dir() and not keys.home(role).exists() and keys.retired(role):
+        keys.next_home(role).rename(keys.home(role))
+        sync_folder(keys.path)
 
 
-def _gpg(home: Path, *command: str | Path, stdin: bytes | IO[bytes] | None = None, run: Run) -> str:
-    """Runs one gpg command with an agent of its own, which has ended when this returns."""
-    agent = ("gpg-agent", "--homedir", home, "--disable-scdaemon", "--quiet", "--daemon", "--")
-    gpg = ("gpg", "--homedir", home, "--no-autostart", "--batch", "--no-tty", "--quiet", "--pinentry-mode", "loopback")
+def _read_until(path: Path) -> int | None:
     try:
-        done = run(
-            [*agent, "sh", "-c", _WITH_AGENT, "gpg", *gpg, *command],
-            env={"GNUPGHOME": str(home)},
-            stdin=stdin,
-        )
-    except ProcessError as error:
-        raise HostError(
-            "GnuPG failed:\n" + "\n".join(error.last_lines),
-            where=str(home.resolve()),
-            resolution="check the key with `coreimage keys show`",
-        ) from error
-    _remove_socket_folder(home, run)
-    return done.output
-
-
-def _remove_socket_folder(home: Path, run: Run) -> None:
-    """GnuPG puts sockets below /run/user when that exists, in a folder named after the home."""
-    if any(Path(folder, str(os.getuid())).is_dir() for folder in _SOCKET_FOLDERS):
-        run(["gpgconf", "--homedir", home, "--remove-socketdir"], accept=(0, 1, 2))
+        return int(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise VerificationError(
+            "names no time",
+            where=str(path),
+            resolution="write UNIX seconds there, or remove the file to end the overlap",
+        ) from None

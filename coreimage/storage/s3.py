@@ -1,7 +1,8 @@
 """A store in an S3 bucket, or below a prefix of one.
 
 Endpoint, region and credentials come from boto3's usual environment (AWS_ENDPOINT_URL_S3, AWS_REGION,
-AWS_ACCESS_KEY_ID, ~/.aws, …). All bytes are sent with their sha256, which the server checks.
+AWS_ACCESS_KEY_ID, ~/.aws, …). All bytes are sent with their sha256, which the server checks. What the server's errors
+mean is told in `s3_errors`.
 """
 
 from __future__ import annotations
@@ -38,23 +39,23 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from coreimage.errors import ConflictError, HostError, InfrastructureError, NotFoundError, UsageError
-from coreimage.storage.s3_errors import CREDENTIALS, ENDPOINT, explained
+from coreimage.errors import HostError, InfrastructureError, LostWriteError, NotFoundError, UsageError
+from coreimage.storage.s3_errors import CREDENTIALS, ENDPOINT, explain_answer
 from coreimage.storage.store import ObjectInfo, check_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PART_BYTES = 8 << 20
-"""Files above this go up in parts."""
-_MOST_PARTS = 10_000
-_SIDE_BY_SIDE = 3
-"""So many parts are in memory, and under way, at a time."""
+"""Larger files are uploaded in parts of this size."""
+_MAX_PARTS = 10_000
+_PARALLEL_PARTS = 3
+"""How many parts are in memory, and being sent, at a time."""
 COPY_PART_BYTES = 5 << 30
-"""The most that S3 copies at a time."""
-_BATCH = 1000
+"""The most that S3 copies in one request."""
+_DELETED_AT_ONCE = 1000
 _WRITE_ID = "coreimage-write"
-"""Metadata of every object: which single write made it."""
+"""Metadata of every object: the id of the one write that made it."""
 _PAUSES_S = (0.2, 1.0, 4.0)
 """Before each further attempt."""
 
@@ -64,7 +65,7 @@ log = structlog.get_logger("coreimage.storage")
 
 @dataclass(frozen=True)
 class _Write:
-    """One attempt to make an object, known again by its `id`."""
+    """One attempt to write an object, which `id` tells from all others."""
 
     key: str
     media_type: str
@@ -72,11 +73,13 @@ class _Write:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
-    def described(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         return {"ContentType": self.media_type, "Metadata": {_WRITE_ID: self.id}}
 
 
 class S3Store:
+    """The objects of a bucket whose key starts with a prefix."""
+
     def __init__(
         self,
         bucket: str,
@@ -103,8 +106,8 @@ class S3Store:
     def server(self) -> str:
         with self._errors(""):
             answer = self._client.head_bucket(Bucket=self._bucket)
-        named = answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")
-        return f"{self._client.meta.endpoint_url} {named}".strip()
+        name = answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")
+        return f"{self._client.meta.endpoint_url} {name}".strip()
 
     def put_bytes(
         self, key: str, content: bytes, *, media_type: str, if_absent: bool = False, if_match: str | None = None
@@ -114,21 +117,21 @@ class S3Store:
 
         def put(client: S3Client) -> Any:
             return client.put_object(
-                **self._object(key), **write.described, Body=content, ChecksumSHA256=sha256, **write.condition
+                **self._object(key), **write.about, Body=content, ChecksumSHA256=sha256, **write.condition
             )
 
-        return self._written(write, put, len(content))
+        return self._send(write, put, len(content))
 
     def put_file(
         self, key: str, path: Path, *, media_type: str, if_absent: bool = False, if_match: str | None = None
     ) -> ObjectInfo:
-        """Large files go up in parts, and become visible when all of them are there."""
+        """Upload a large file in parts; it becomes visible when the upload is completed."""
         if not path.is_file():
             raise NotFoundError("there is no such file to store", where=str(path))
         size_bytes = path.stat().st_size
         if size_bytes <= self._part_bytes:
             return self.put_bytes(key, path.read_bytes(), media_type=media_type, if_absent=if_absent, if_match=if_match)
-        part_bytes = max(self._part_bytes, -(-size_bytes // _MOST_PARTS))
+        part_bytes = max(self._part_bytes, -(-size_bytes // _MAX_PARTS))
 
         def send(upload: dict[str, Any]) -> Iterator[dict[str, Any]]:
             def part(start: int) -> dict[str, Any]:
@@ -137,27 +140,27 @@ class S3Store:
                     chunk = file.read(part_bytes)
                 sha256 = base64.b64encode(hashlib.sha256(chunk).digest()).decode()
                 number = start // part_bytes + 1
-                sent = self._client.upload_part(**upload, PartNumber=number, Body=chunk, ChecksumSHA256=sha256)
-                return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": sha256}
+                answer = self._client.upload_part(**upload, PartNumber=number, Body=chunk, ChecksumSHA256=sha256)
+                return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": sha256}
 
-            return _side_by_side(part, range(0, size_bytes, part_bytes))
+            return _in_parallel(part, range(0, size_bytes, part_bytes))
 
         write = _Write(key, media_type, _condition(if_absent, if_match))
         return self._multipart(write, send, size_bytes, ChecksumAlgorithm="SHA256")
 
     @contextmanager
     def open(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
-        """A connection that breaks is taken up again where it broke, as long as the object is the same."""
+        """Read an object; a download that breaks is resumed where it broke, as long as the object is the same."""
         if stop is not None and start >= stop:
             yield io.BytesIO()
             return
-        place = self._object(key)
+        address = self._object(key)
 
         def fetch(at: int, etag: str) -> Any:
-            asked: dict[str, Any] = {"IfMatch": etag} if etag else {}
+            request: dict[str, Any] = {"IfMatch": etag} if etag else {}
             if at or stop is not None:
-                asked["Range"] = f"bytes={at}-{'' if stop is None else stop - 1}"
-            return self._client.get_object(**place, **asked)
+                request["Range"] = f"bytes={at}-{'' if stop is None else stop - 1}"
+            return self._client.get_object(**address, **request)
 
         with self._errors(key):
             try:
@@ -167,26 +170,26 @@ class S3Store:
                     raise
                 yield io.BytesIO()
                 return
-            with closing(_Resumed(answer, fetch, start)) as file:
+            with closing(_ResumedDownload(answer, fetch, start)) as file:
                 yield cast("BinaryIO", file)
 
     def head(self, key: str) -> ObjectInfo | None:
-        found = self._found(key)
-        return found and ObjectInfo(key, found["ContentLength"], found["ETag"], found["LastModified"])
+        answer = self._head(key)
+        return answer and ObjectInfo(key, answer["ContentLength"], answer["ETag"], answer["LastModified"])
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Sorted here, since not every server does."""
+        """Yield the objects, sorted here: not every server sorts them."""
         with self._errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
-            found = [
+            infos = [
                 ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"], item["ETag"], item["LastModified"])
                 for page in pages
-                if _answered(page, "Name")
+                if _require(page, "Name")
                 for item in page.get("Contents", [])
             ]
-        yield from sorted(found, key=lambda info: info.key)
+        yield from sorted(infos, key=lambda info: info.key)
 
     def folders(self, prefix: str) -> tuple[str, ...]:
         whole = self._prefix + prefix
@@ -194,25 +197,23 @@ class S3Store:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=whole, Delimiter="/"
             )
-            found = [
-                item["Prefix"] for page in pages if _answered(page, "Name") for item in page.get("CommonPrefixes", [])
+            prefixes = [
+                item["Prefix"] for page in pages if _require(page, "Name") for item in page.get("CommonPrefixes", [])
             ]
-        return tuple(sorted(name.removeprefix(whole).removesuffix("/") for name in found))
+        return tuple(sorted(name.removeprefix(whole).removesuffix("/") for name in prefixes))
 
     def copy(self, source: str, target: str, *, if_absent: bool = False) -> ObjectInfo:
-        """On the server. A conditional or large copy is made of parts: completing them is what can be conditional."""
+        """Copy on the server. A conditional or large copy is made of parts, as completing them can be conditional."""
         origin = self._object(source)
         with self._errors(source):
-            found = self._client.head_object(**origin)
-        size_bytes = found["ContentLength"]
-        write = _Write(target, found.get("ContentType", ""), _condition(if_absent, None))
+            original = self._client.head_object(**origin)
+        size_bytes = original["ContentLength"]
+        write = _Write(target, original.get("ContentType", ""), _condition(if_absent, None))
         if not size_bytes:
             return self.put_bytes(target, b"", media_type=write.media_type, if_absent=if_absent)
-        unchanged: dict[str, Any] = {"CopySource": origin, "CopySourceIfMatch": found["ETag"]}
+        unchanged: dict[str, Any] = {"CopySource": origin, "CopySourceIfMatch": original["ETag"]}
         if not if_absent and size_bytes <= self._copy_part_bytes:
-            return self._written(
-                write, lambda client: client.copy_object(**self._object(target), **unchanged), size_bytes
-            )
+            return self._send(write, lambda client: client.copy_object(**self._object(target), **unchanged), size_bytes)
 
         def send(upload: dict[str, Any]) -> Iterator[dict[str, Any]]:
             for number, start in enumerate(range(0, size_bytes, self._copy_part_bytes), 1):
@@ -225,7 +226,7 @@ class S3Store:
 
     def delete(self, keys: Iterable[str]) -> None:
         rest = iter([self._object(key)["Key"] for key in keys])
-        while batch := list(islice(rest, _BATCH)):
+        while batch := list(islice(rest, _DELETED_AT_ONCE)):
             with self._errors(batch[0]):
                 answer = self._client.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
@@ -244,9 +245,9 @@ class S3Store:
         **checksum: Any,
     ) -> ObjectInfo:
         with self._errors(write.key):
-            place = self._object(write.key)
-            started = self._client.create_multipart_upload(**place, **write.described, **checksum)
-            upload: dict[str, Any] = {**place, "UploadId": _answered(started, "UploadId")}
+            address = self._object(write.key)
+            answer = self._client.create_multipart_upload(**address, **write.about, **checksum)
+            upload: dict[str, Any] = {**address, "UploadId": _require(answer, "UploadId")}
         try:
             with self._errors(write.key):
                 parts: Any = list(send(upload))
@@ -254,38 +255,41 @@ class S3Store:
             def complete(client: S3Client) -> Any:
                 return client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **write.condition)
 
-            return self._written(write, complete, size_bytes)
+            return self._send(write, complete, size_bytes)
         except BaseException:
             self._abort(upload)
             raise
 
     def _abort(self, upload: dict[str, Any]) -> None:
-        """The parts of an upload that failed cost space. What failed first is what counts."""
+        """Remove the parts of a failed upload, which cost space. A failure of this is only logged."""
         try:
             self._client.abort_multipart_upload(**upload)
         except (ClientError, BotoCoreError) as error:
-            log.warning("parts of a failed upload remain", key=upload["Key"], reason=str(error))
+            log.warning("the parts of a failed upload were not removed", key=upload["Key"], reason=str(error))
 
-    def _written(self, write: _Write, send: Callable[[S3Client], Any], size_bytes: int) -> ObjectInfo:
-        """What a write became. The answer to a conditional one may be lost on the way, and trying blindly again would
-        then lose against ourselves: so boto3 does not retry it, and who wrote the object is asked instead. An upload in
-        parts is gone once it was completed, so of any write that failed it is asked."""
+    def _send(self, write: _Write, send: Callable[[S3Client], Any], size_bytes: int) -> ObjectInfo:
+        """Send a write, and return the object that it made.
+
+        The answer to a conditional write may be lost on the way, and sending it again would then lose against
+        ourselves. So boto3 does not retry it; instead the store is asked whether this write made the object. That is
+        asked after any failed write, as completing an upload in parts cannot be repeated either.
+        """
         pauses_s = (*_PAUSES_S, None) if write.condition else (None,)
         for pause_s in pauses_s:
             try:
                 with self._errors(write.key, conditional=bool(write.condition)):
                     answer = send(self._once if write.condition else self._client)
                     return _info(write.key, size_bytes, answer)
-            except (ConflictError, InfrastructureError, NotFoundError) as error:
-                found = self._found(write.key)
-                if found is not None and found["Metadata"].get(_WRITE_ID) == write.id:
-                    return ObjectInfo(write.key, size_bytes, found["ETag"], found["LastModified"])
+            except (LostWriteError, InfrastructureError, NotFoundError) as error:
+                present = self._head(write.key)
+                if present is not None and present["Metadata"].get(_WRITE_ID) == write.id:
+                    return ObjectInfo(write.key, size_bytes, present["ETag"], present["LastModified"])
                 if pause_s is None or not error.retryable:
                     raise
                 time.sleep(pause_s)
         raise AssertionError("unreachable")
 
-    def _found(self, key: str) -> Any | None:
+    def _head(self, key: str) -> Any | None:
         try:
             with self._errors(key):
                 return self._client.head_object(**self._object(key))
@@ -301,7 +305,7 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            raise explained(error, where, conditional=conditional) from error
+            raise explain_answer(error, where, conditional=conditional) from error
         except (NoCredentialsError, PartialCredentialsError, NoRegionError) as error:
             raise HostError(str(error), where=where, resolution=CREDENTIALS) from error
         except ParamValidationError as error:
@@ -316,8 +320,8 @@ class S3Store:
             ) from error
 
 
-class _Resumed:
-    """The bytes of an object from `at` on, over as many connections as it takes."""
+class _ResumedDownload:
+    """The bytes of an object from `at` on, read over as many connections as it takes."""
 
     def __init__(self, answer: Any, fetch: Callable[[int, str], Any], at: int) -> None:
         self._body, self._etag, self._fetch, self._at = answer["Body"], answer["ETag"], fetch, at
@@ -340,19 +344,19 @@ class _Resumed:
             return cast("bytes", chunk)
 
     def _resume(self) -> None:
-        """An object that was replaced meanwhile is a conflict: half of each would be nobody's."""
+        """Ask for the rest. An object that was replaced meanwhile is a conflict: half of each would be neither."""
         time.sleep(self._pauses_s.pop(0))
         self._body.close()
-        log.info("a download broke and goes on", at_bytes=self._at)
+        log.info("a download broke and is resumed", at_bytes=self._at)
         self._body = self._fetch(self._at, self._etag)["Body"]
 
     def close(self) -> None:
         self._body.close()
 
 
-def _side_by_side(function: Callable[[int], T], items: Iterable[int]) -> Iterator[T]:
-    """In order. When one fails, those not yet begun never are."""
-    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+def _in_parallel(function: Callable[[int], T], items: Iterable[int]) -> Iterator[T]:
+    """Yield the results in the order of `items`. After a failure no further call is begun."""
+    with ThreadPoolExecutor(_PARALLEL_PARTS) as pool:
         try:
             yield from pool.map(function, items)
         except BaseException:
@@ -360,8 +364,8 @@ def _side_by_side(function: Callable[[int], T], items: Iterable[int]) -> Iterato
             raise
 
 
-def _answered(answer: Any, name: str) -> str:
-    """What every S3 server says; one that does not is none, or its answer was cut short."""
+def _require(answer: Any, name: str) -> str:
+    """Return a field that every S3 server sends; without it this is no S3 server, or the answer was cut short."""
     if name not in answer:
         raise InfrastructureError(f"the object storage's answer has no {name}", resolution=ENDPOINT)
     return str(answer[name])
@@ -372,8 +376,8 @@ def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
 
 
 def _info(key: str, size_bytes: int, answer: Any) -> ObjectInfo:
-    """Of the answer to the write itself: a later look may see somebody else's object."""
-    etag = answer.get("ETag") or _answered(answer.get("CopyObjectResult", {}), "ETag")
+    """Read the answer to a write. Asking afterwards could show the object of another writer."""
+    etag = answer.get("ETag") or _require(answer.get("CopyObjectResult", {}), "ETag")
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return ObjectInfo(key, size_bytes, etag, parsedate_to_datetime(date) if date else datetime.now(UTC))
 

@@ -1,63 +1,107 @@
-"""What S3 servers answer, as errors of ours. The codes are those of AWS's API reference, and those that others give."""
+"""What an S3 server answers, as errors of ours: the codes of AWS's API reference, and those of other servers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from botocore.exceptions import ClientError
 
-from coreimage.errors import ConflictError, CoreimageError, HostError, InfrastructureError, NotFoundError
+from coreimage.errors import (
+    CoreimageError,
+    DiskFullError,
+    HostError,
+    InfrastructureError,
+    LostWriteError,
+    NotFoundError,
+)
 
 ENDPOINT = "check AWS_ENDPOINT_URL_S3 (a URL such as http://127.0.0.1:8333) and the network"
 CREDENTIALS = "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION to those of the bucket's owner"
 
-_LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_LOST_WRITE = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _ABSENT = {"NoSuchKey", "NotFound", "404"}
-_PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "500", "502", "503"}
-_DAMAGED = {"BadDigest", "InvalidDigest", "MalformedXML", "XAmzContentSHA256Mismatch"}
-_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "ExpiredToken", "InvalidToken"}
 
-_HOST: tuple[tuple[set[str], str, str], ...] = (
-    ({"NoSuchBucket"}, "the bucket does not exist", "create it, or name another store"),
-    (
-        {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"},
-        "the bucket is in another region",
-        "set AWS_REGION to its own",
-    ),
-    (
-        {"NotImplemented", "501"},
-        "the server cannot do this: it is no full S3",
-        "use one that honours If-None-Match and If-Match, as AWS S3 and SeaweedFS do",
-    ),
-    (
-        {"RequestTimeTooSkewed", "RequestExpired"},
-        "this machine's clock is off: the object storage refuses requests signed minutes ago or ahead",
-        "set the clock, e.g. `sudo timedatectl set-ntp true`, and run again",
-    ),
+
+@dataclass(frozen=True)
+class _Answer:
+    """The error to raise for an answer with one of `codes`, which are S3's error codes and HTTP statuses."""
+
+    codes: frozenset[str]
+    kind: type[CoreimageError]
+    problem: str
+    resolution: str
+
+
+_ANSWERS = tuple(
+    _Answer(frozenset(codes.split()), kind, problem, resolution)
+    for codes, kind, problem, resolution in (
+        ("NoSuchBucket", HostError, "the bucket does not exist", "create it, or name another store"),
+        (
+            "PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException 301 307",
+            HostError,
+            "the bucket is in another region",
+            "set AWS_REGION to its own",
+        ),
+        (
+            "NotImplemented 501",
+            HostError,
+            "the server cannot do this: it is no full S3",
+            "use one that honours If-None-Match and If-Match, as AWS S3 and SeaweedFS do",
+        ),
+        (
+            "RequestTimeTooSkewed RequestExpired",
+            HostError,
+            "this machine's clock is off: the object storage refuses requests signed minutes ago or ahead",
+            "set the clock, e.g. `sudo timedatectl set-ntp true`, and run again",
+        ),
+        (
+            "BadDigest InvalidDigest MalformedXML XAmzContentSHA256Mismatch",
+            InfrastructureError,
+            "the bytes arrived damaged at the object storage ({code})",
+            "run again",
+        ),
+        (
+            "InvalidAccessKeyId SignatureDoesNotMatch AccessDenied ExpiredToken InvalidToken 403",
+            HostError,
+            "the object storage refused us ({code})",
+            CREDENTIALS,
+        ),
+        (
+            # MinIO's and Ceph's; AWS is never full, and SeaweedFS calls it an internal error.
+            "XMinioStorageFull XMinioStorageQuotaExceeded QuotaExceeded 507",
+            DiskFullError,
+            "the object storage is full ({code})",
+            "free some space there, or raise the bucket's quota",
+        ),
+        (
+            "SlowDown RequestTimeout InternalError ServiceUnavailable 500 502 503",
+            InfrastructureError,
+            "the object storage failed ({code})",
+            "run again",
+        ),
+    )
 )
-"""What somebody has to mend: what is wrong, and how."""
 
 
-def explained(error: ClientError, where: str, *, conditional: bool) -> CoreimageError:
-    """The error to raise; `conditional` is whether the request had a condition that may be lost."""
+def explain_answer(error: ClientError, where: str, *, conditional: bool) -> CoreimageError:
+    """Return the error to raise for what the server answered.
+
+    Args:
+        where: The URL of the object or bucket.
+        conditional: Whether the request had a condition that may be lost.
+    """
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-    for codes, problem, resolution in _HOST:
-        if code in codes or (status in codes and code == status):
-            return HostError(problem, where=where, resolution=resolution)
-    return _of_object({code, status}, code, where, conditional=conditional) or HostError(
-        f"the object storage said: {error}", where=where
-    )
-
-
-def _of_object(said: set[str], code: str, where: str, *, conditional: bool) -> CoreimageError | None:
-    # AWS answers 404 to a compare-and-swap of an object that is gone, others 412.
-    if said & _LOST or (conditional and said & _ABSENT):
-        return ConflictError("somebody else wrote it first", where=where)
-    if said & _ABSENT:
+    # AWS answers 404 to a compare-and-swap of an object that is gone, other servers 412.
+    lost = _LOST_WRITE | (_ABSENT if conditional else set())
+    for answer in _ANSWERS:
+        if code in answer.codes:
+            return answer.kind(answer.problem.format(code=code), where=where, resolution=answer.resolution)
+    if {code, status} & lost:
+        return LostWriteError("another writer was faster", where=where)
+    if {code, status} & _ABSENT:
         return NotFoundError("it is not in the store", where=where)
-    if said & _DAMAGED:
-        return InfrastructureError(f"the bytes arrived there damaged ({code})", where=where, resolution="run again")
-    if said & _REFUSED:
-        return HostError(f"the object storage refused us ({code})", where=where, resolution=CREDENTIALS)
-    if said & _PASSING:
-        return InfrastructureError(f"the object storage failed ({code})", where=where, resolution="run again")
-    return None
+    for answer in _ANSWERS:
+        if status in answer.codes:
+            return answer.kind(answer.problem.format(code=code), where=where, resolution=answer.resolution)
+    return HostError(f"the object storage answered: {error}", where=where)

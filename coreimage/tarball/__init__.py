@@ -1,8 +1,7 @@
-"""Deterministic tar, compression, safe unpacking."""
+"""Tar archives: written the same each time, compressed, and read safely."""
 
 from coreimage.tarball.compression import (
     MAXIMUM,
-    XzFilter,
     compress_xz,
     compress_zstd,
     decompress,
@@ -11,17 +10,18 @@ from coreimage.tarball.compression import (
     read_by,
     written_by,
 )
-from coreimage.tarball.reading import Limits, MemberCheck, check_members, extract
+from coreimage.tarball.reading import VERSION_ROOTS, Contents, Limits, MemberCheck, extract
 from coreimage.tarball.stored import stored_xz
-from coreimage.tarball.writing import TarWriter, directory, normalise, regular, symlink
+from coreimage.tarball.writing import LegacyTar, TarWriter, directory, normalise, regular, symlink
 
 __all__ = [
     "MAXIMUM",
+    "VERSION_ROOTS",
+    "Contents",
+    "LegacyTar",
     "Limits",
     "MemberCheck",
     "TarWriter",
-    "XzFilter",
-    "check_members",
     "compress_xz",
     "compress_zstd",
     "decompress",

@@ -1,4 +1,7 @@
-"""Compression whose bytes depend neither on the clock nor on the number of cores."""
+"""Compression with the machine's tools, while the content is written or read; pipes between threads of ours and tools.
+
+The bytes depend neither on the clock nor on the number of cores.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
 from coreimage.errors import ProcessError, VerificationError
-from coreimage.process import Run, interruptible
+from coreimage.host.children import interruptible
+from coreimage.host.process import Run
 
 MAXIMUM = 9
 _BLOCK_SIZE = "16MiB"
@@ -28,19 +31,11 @@ _DECOMPRESSORS = {
 }
 
 
-class XzFilter(Enum):
-    """What is done before LZMA2: `X86` makes machine code of amd64 smaller (xz(1), branch/call/jump filters)."""
-
-    NONE = "none"
-    X86 = "x86"
-    ARM64 = "arm64"
-
-
 @contextmanager
 def gzip_writer(path: Path, *, run: Run, level: int = 1) -> Iterator[IO[bytes]]:
-    """Writes `path` with the `pigz` tool, without name and time, while the block writes; gone again when either fails.
+    """Compress what the block writes to `path` with pigz, without name and time. When either fails, `path` is removed.
 
-    The block runs in the calling thread; what pigz says of a failure goes before the broken pipe that it left.
+    Where pigz fails, that is raised, and not the broken pipe that it leaves to the block.
     """
     reading, writing = _pipe()
     argv = ["pigz", "--no-name", "--processes", "2", "--stdout", f"-{level}"]
@@ -61,7 +56,7 @@ def gzip_writer(path: Path, *, run: Run, level: int = 1) -> Iterator[IO[bytes]]:
 
 
 def _consume(reading: int, argv: list[str], target: IO[bytes], run: Run) -> None:
-    """The reading end is closed with the child: whoever writes must not wait for a reader that is gone."""
+    """Run a compressor. Its input is closed with it: who writes must not wait for a reader that has ended."""
     with os.fdopen(reading, "rb") as content:
         run(argv, stdin=content, stdout=target)
 
@@ -72,17 +67,24 @@ def compress_xz(
     *,
     run: Run,
     lzma: str = "preset=2",
-    filters: XzFilter = XzFilter.NONE,
+    code_filter: Literal["x86"] | None = None,
     check: Literal["crc32", "crc64", "sha256"] = "crc64",
     threads: int = 2,
     block_size: str = _BLOCK_SIZE,
 ) -> Path:
-    """Compresses what `produce` writes, while it writes, with the `xz` tool. The same bytes for any `threads`.
+    """Compress what `produce` writes with xz. When either fails, `target` is removed, and that is raised.
 
-    `lzma` has options of xz's `--lzma2`; each thread has one block at a time. Raises what `produce` raises; `target` is
-    gone again when either fails.
+    Args:
+        produce: Writes the content, in a thread of its own.
+        target: The file that is written.
+        run: Starts xz.
+        lzma: Options of xz's `--lzma2`.
+        code_filter: The filter that machine code goes through first (xz(1), branch/call/jump filters).
+        check: The check of the content.
+        threads: Has no influence on the bytes. Each thread has one block at a time.
+        block_size: How much is compressed by itself.
     """
-    chain = [*([] if filters is XzFilter.NONE else [f"--{filters.value}"]), f"--lzma2={lzma}"]
+    chain = [*([f"--{code_filter}"] if code_filter else []), f"--lzma2={lzma}"]
     argv = ["xz", "--stdout", f"--threads={max(2, threads)}", f"--block-size={block_size}", f"--check={check}"]
     try:
         with target.open("wb") as file, written_by(produce) as content:
@@ -94,7 +96,10 @@ def compress_xz(
 
 
 def compress_zstd(produce: Callable[[IO[bytes]], object], target: Path, *, run: Run, level: int) -> Path:
-    """The same with the `zstd` tool, two threads: its bytes do not depend on how many there are, once there are any."""
+    """Compress what `produce` writes with zstd. When either fails, `target` is removed, and that is raised.
+
+    It has two threads: the bytes do not depend on their number, but on whether there are any.
+    """
     try:
         with target.open("wb") as file, written_by(produce) as content:
             run(["zstd", "--stdout", "--quiet", "--threads=2", "--check", f"-{level}"], stdin=content, stdout=file)
@@ -105,9 +110,12 @@ def compress_zstd(produce: Callable[[IO[bytes]], object], target: Path, *, run: 
 
 
 def decompress(packed: Path, target: Path, *, run: Run) -> Path:
-    """Unpacks an xz, zstd or gzip file, told by its first bytes, with that tool; a plain one is given back as it is.
+    """Unpack an xz, zstd or gzip file, told by its first bytes, to `target`, and return where the content is.
 
-    Raises VerificationError for a damaged one; `target` is gone again then.
+    That is `packed` itself where it is none of them.
+
+    Raises:
+        VerificationError: It is damaged. `target` is removed.
     """
     argv = _decompressor(packed)
     if argv is None:
@@ -122,7 +130,7 @@ def decompress(packed: Path, target: Path, *, run: Run) -> Path:
 
 
 def decompressed(packed: Path, *, run: Run) -> AbstractContextManager[IO[bytes]]:
-    """The same as a stream. A reader may leave when it has seen enough; damage is raised where the block ends."""
+    """Open a file like `decompress`, as a stream. A reader may stop early; damage is raised where the block ends."""
     argv = _decompressor(packed)
     return packed.open("rb") if argv is None else written_by(partial(_decompress, packed, argv, run))
 
@@ -134,23 +142,23 @@ def _decompressor(packed: Path) -> Sequence[str] | None:
 
 
 def _decompress(packed: Path, argv: Sequence[str], run: Run, target: IO[bytes]) -> None:
-    """A reader that has seen enough, and is gone, is no damage."""
     try:
+        # SIGPIPE: a reader that stopped early is no damage.
         run([*argv, str(packed)], stdout=target, accept=(0, -signal.SIGPIPE))
     except ProcessError as error:
         raise VerificationError(
             f"is damaged: {' '.join(error.last_lines)}",
             where=str(packed),
-            resolution="get it again: delete this file",
+            resolution="delete this file, and get it again",
         ) from error
 
 
 @contextmanager
 def written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
-    """The reading end of a pipe that `produce` fills in a thread of its own; children belong to the calling thread.
+    """Open a pipe for reading, which `produce` fills in a thread of its own. Children belong to the calling thread.
 
-    The reading end is closed before the thread is awaited: a producer whose reader is gone ends too. When both fail,
-    what the first raised is raised: a reader fails for want of what it was promised, a producer for want of a reader.
+    The reading end is closed before the thread is waited for, so that a producer without a reader ends too. When both
+    fail, the error of the producer is raised if it came first: the reader only failed for want of content.
     """
     failed: list[Exception] = []
     reading, writing = _pipe()
@@ -168,10 +176,10 @@ def written_by(produce: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def read_by(consume: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
-    """The writing end of a pipe that `consume` empties in a thread of its own.
+    """Open a pipe for writing, which `consume` empties in a thread of its own.
 
-    It is closed, unless the block has done so, before the thread is awaited. When the block fails because its reader is
-    gone, what `consume` raised is raised.
+    The writing end is closed before the thread is waited for. When the block fails because the reader has ended, the
+    error of `consume` is raised.
     """
     reading, writing = _pipe()
     with ThreadPoolExecutor(1) as pool, interruptible():
@@ -190,7 +198,7 @@ def read_by(consume: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
 
 
 def _pipe() -> tuple[int, int]:
-    """A large one, where the user may: fewer turns for who writes and who reads."""
+    """Make a pipe, a large one where the user may: writer and reader then wait less for each other."""
     reading, writing = os.pipe()
     with suppress(PermissionError):
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -198,11 +206,11 @@ def _pipe() -> tuple[int, int]:
 
 
 def _fill(produce: Callable[[IO[bytes]], object], writing: int, failed: list[Exception]) -> None:
-    """A failure is noted before the reader can see the end that it makes."""
     with os.fdopen(writing, "wb", _PIPE_BYTES) as file:
         try:
             produce(file)
         except Exception as error:
+            # Before the file is closed: the reader must not see its end first.
             failed.append(error)
             raise
 

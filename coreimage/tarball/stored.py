@@ -1,4 +1,4 @@
-"""A few kilobytes as an .xz file in which nothing is compressed: its bytes depend on no compressor's version.
+"""Small .xz files in which nothing is compressed, so that their bytes depend on no compressor's version.
 
 The xz file format 1.1.0: https://tukaani.org/xz/xz-file-format.txt (§2 to §4), LZMA2's uncompressed chunks (§5.3.1).
 """
@@ -17,7 +17,7 @@ _RESET, _NO_RESET, _END = b"\x01", b"\x02", b"\x00"
 
 
 def stored_xz(content: bytes) -> bytes:
-    """What any xz decompresses to `content`, which must not be empty."""
+    """Return an .xz file of `content`, which must not be empty."""
     header = _BLOCK_HEADER + _crc32(_BLOCK_HEADER)
     chunks = _chunks(content)
     unpadded_bytes = len(header) + len(chunks) + 4
@@ -41,12 +41,12 @@ def _chunks(content: bytes) -> bytes:
 
 
 def _vli(number: int) -> bytes:
-    """Seven bits a byte, the lowest first (§1.2)."""
-    found = bytearray()
+    """Encode a number with seven bits per byte, the lowest first (§1.2)."""
+    encoded = bytearray()
     while number >= _MORE:
-        found.append(number % _MORE | _MORE)
+        encoded.append(number % _MORE | _MORE)
         number >>= 7
-    return bytes([*found, number])
+    return bytes([*encoded, number])
 
 
 def _padded(content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Tar archives whose bytes depend on nothing but what is in them."""
+"""Writing tar archives whose bytes depend on nothing but their members. Reading those of others is in `reading`."""
 
 from __future__ import annotations
 
@@ -15,38 +15,46 @@ from coreimage.errors import BuildError
 _XATTR = "SCHILY.xattr."
 """Prefix of the pax records that carry extended attributes (star(5), GNU tar)."""
 
-_KEPT_TYPES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE}
-
 
 def directory(name: str, mode: int = 0o755) -> tarfile.TarInfo:
+    """Return the member for a folder."""
     return _member(name, tarfile.DIRTYPE, mode)
 
 
 def regular(name: str, size_bytes: int, mode: int = 0o644) -> tarfile.TarInfo:
+    """Return the member for a file."""
     member = _member(name, tarfile.REGTYPE, mode)
     member.size = size_bytes
     return member
 
 
 def symlink(name: str, target: str) -> tarfile.TarInfo:
+    """Return the member for a symbolic link."""
     member = _member(name, tarfile.SYMTYPE, 0o777)
     member.linkname = target
     return member
 
 
 def normalise(member: tarfile.TarInfo, *, epoch: int | None = None, prefix: str = "") -> tarfile.TarInfo:
-    """A copy of `member` with all that must not vary taken out.
+    """Return a copy of a member without everything that may vary.
 
-    No leading `./`, `prefix` before the name (and before a hard link's target), numeric owners only, whole seconds
-    not later than `epoch`, no pax records but extended attributes. Raises BuildError for devices and FIFOs.
+    Names have no `./` before them, owners no names, times no fractions, and pax records are extended attributes only.
+
+    Args:
+        member: The member.
+        epoch: The latest time that it may have, in seconds, UTC; None for its own.
+        prefix: What goes before its name, and before the target of a hard link.
+
+    Raises:
+        BuildError: It is a device or a FIFO.
     """
-    if member.type not in _KEPT_TYPES:
+    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
         raise BuildError(
             f"{member.name} is neither file, directory nor link",
             resolution="remove it from what is packed; device nodes are made by the running system",
         )
     clean = tarfile.TarInfo(prefix + _plain(member.name))
-    clean.type = tarfile.REGTYPE if member.type == tarfile.AREGTYPE else member.type
+    clean.type = tarfile.REGTYPE if member.isreg() else member.type
     clean.mode = stat.S_IMODE(member.mode)
     clean.uid, clean.gid = member.uid, member.gid
     clean.size = member.size if member.isreg() else 0
@@ -56,13 +64,38 @@ def normalise(member: tarfile.TarInfo, *, epoch: int | None = None, prefix: str 
     return clean
 
 
-class TarWriter:
-    """Writes members in the order given, streaming. Use as a context manager: the archive ends with the block."""
+class LegacyTar(tarfile.TarFile):
+    """An archive that every applier of 2015 reads: long names as GNU tar has them, as busybox and toybox of the time
+    skip pax headers and would cut a name that is only there. Extended attributes, for which GNU's form has no place,
+    are all that is in a pax header."""
 
-    def __init__(self, file: IO[bytes], *, epoch: int, form: Literal["pax", "gnu"] = "pax") -> None:
+    @classmethod
+    def writing(cls, file: IO[bytes]) -> LegacyTar:
+        """Write to `file`, which need not be seekable."""
+        return cls.open(fileobj=file, mode="w|", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape")
+
+    def addfile(self, tarinfo: tarfile.TarInfo, fileobj: IO[bytes] | None = None) -> None:  # type: ignore[override]
+        """Add a member, and before it a header of its pax records."""
+        if tarinfo.pax_headers:
+            records = b"".join(_pax_record(key, value) for key, value in tarinfo.pax_headers.items())
+            header = tarfile.TarInfo("././@PaxHeader")
+            header.type, header.size = tarfile.XHDTYPE, len(records)
+            super().addfile(header, io.BytesIO(records))
+        super().addfile(tarinfo, fileobj)
+
+
+class TarWriter:
+    """An archive being written to `file`, as a context manager: its end is written where the block succeeds.
+
+    No member is later than `epoch` (seconds, UTC). `form` is that of tar headers: pax, or the one of `LegacyTar`.
+    """
+
+    def __init__(self, file: IO[bytes], *, epoch: int, form: Literal["pax", "legacy"] = "pax") -> None:
         self._epoch = epoch
-        self._tar = tarfile.open(  # noqa: SIM115
-            fileobj=file, mode="w|", format=tarfile.PAX_FORMAT if form == "pax" else tarfile.GNU_FORMAT
+        self._tar = (
+            LegacyTar.writing(file)
+            if form == "legacy"
+            else tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
         )
 
     def __enter__(self) -> TarWriter:
@@ -75,12 +108,27 @@ class TarWriter:
             self._tar.close()
 
     def add(self, member: tarfile.TarInfo, content: IO[bytes] | bytes | None = None, *, prefix: str = "") -> None:
-        """`content` has exactly the member's size; None for all but regular files."""
+        """Add a member, made the same by `normalise`.
+
+        Args:
+            member: The member.
+            content: Of a regular file, exactly as long as the member's size.
+            prefix: What goes before its name.
+        """
         source = io.BytesIO(content) if isinstance(content, bytes) else content
         self._tar.addfile(normalise(member, epoch=self._epoch, prefix=prefix), source)
 
     def add_tree(self, folder: Path, *, prefix: str = "", paths: Iterable[Path] | None = None) -> None:
-        """Everything below `folder`, sorted by name, owned by root, files 0644 or 0755, dated `epoch`."""
+        """Add everything below a folder, sorted, owned by root, files 0644 or 0755, dated `epoch`.
+
+        Args:
+            folder: The folder.
+            prefix: What goes before the names.
+            paths: What to add instead of everything.
+
+        Raises:
+            BuildError: There is something else than files, folders and links.
+        """
         for path in sorted(folder.rglob("*") if paths is None else paths):
             name = prefix + path.relative_to(folder).as_posix()
             if path.is_symlink():
@@ -96,6 +144,15 @@ class TarWriter:
     def _add_dated(self, member: tarfile.TarInfo, content: IO[bytes] | None = None) -> None:
         member.mtime = self._epoch
         self.add(member, content)
+
+
+def _pax_record(key: str, value: str) -> bytes:
+    """Return a record of a pax header: its own length in decimal, a blank, `key=value`, a line end."""
+    rest = f" {key}={value}\n".encode("utf-8", "surrogateescape")
+    length = len(rest)
+    while length != len(str(length)) + len(rest):
+        length = len(str(length)) + len(rest)
+    return str(length).encode() + rest
 
 
 def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:

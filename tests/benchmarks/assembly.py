@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from coreimage.host.sandbox import Sandbox, sandbox_argv
 from coreimage.model import ToolsTree
-from coreimage.process import Sandbox, entering
 from coreimage.rootfs import trees_folder
-from coreimage.rootfs.unpacked import unpacked_tools
+from coreimage.rootfs.unpacked_tools import unpacked_tools
 from coreimage.storage import open_store
 from tests.benchmarks.measure import Measured, measured
 from tests.benchmarks.page import Row, ratios
@@ -43,7 +43,7 @@ _ASSEMBLE = """
 import sys
 from pathlib import Path
 from coreimage.disk_image import ImageIdentity, assemble
-from coreimage.process import run_in
+from coreimage.host.process import run_in
 tree, *parts, gadget, output, work = map(Path, sys.argv[1:])
 identity = ImageIdentity(channel="bench/13/edge", device="generic_amd64", version=1, architecture="amd64", epoch=1)
 assemble(parts, gadget, identity, output, run=run_in(tree), work_folder=work)
@@ -179,8 +179,10 @@ def measure_assembly(parts: tuple[Path, ...], tree: Path, folder: Path) -> Assem
     for number in range(_REPEATS):
         own = folder / str(number)
         (own / "work").mkdir(parents=True)
-        bare.append(measured([*entering(tree, Sandbox.ROOT), "sh", "-c", _BARE, "bare", str(own), *names], cwd=own))
-        decoder.append(measured([*entering(tree), "sh", "-c", _DECODE, "decode", *names], cwd=own))
+        bare.append(
+            measured([*sandbox_argv(Sandbox.ROOT, tree=tree), "sh", "-c", _BARE, "bare", str(own), *names], cwd=own)
+        )
+        decoder.append(measured([*sandbox_argv(tree=tree), "sh", "-c", _DECODE, "decode", *names], cwd=own))
         ours.append(_assembled(tree, names, own))
         copy.append(measured(["cp", "--sparse=always", "x.img", "copy.img"], cwd=own))
         loop.append(_loop(tree, names, own))
@@ -203,14 +205,14 @@ def _loop(tree: Path, names: list[str], folder: Path) -> Measured | None:
     if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
         return None
     try:
-        return measured([*entering(tree), "sh", "-c", _LOOP, "loop", str(folder), *names], cwd=folder)
+        return measured([*sandbox_argv(tree=tree), "sh", "-c", _LOOP, "loop", str(folder), *names], cwd=folder)
     except subprocess.CalledProcessError:
         return None
 
 
 _START_ONLY = """
-import coreimage.cli.app, coreimage.cli.flash, coreimage.flash, coreimage.http, coreimage.logs, coreimage.rootfs
-import coreimage.boot_test
+import coreimage.cli.app, coreimage.cli.commands.flash.core, coreimage.operations.flash
+import coreimage.http, coreimage.logs, coreimage.rootfs, coreimage.boot_test
 """
 
 

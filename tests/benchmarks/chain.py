@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coreimage.config import load_project
+from coreimage.project.loading import load_project
 from tests.benchmarks.measure import Measured, measured
 from tests.benchmarks.page import Row, ratios, table
 from tests.benchmarks.place import BUILD, CHANNEL, PROJECT, ROOT, Place
@@ -128,10 +128,10 @@ def _seconds(timestamp: str) -> float:
 
 _EMPTY_FLOW = """
 from pathlib import Path
-from coreimage.cli.prefect_server import prefect_api
+from coreimage.services.prefect_server import prefect_api
 with prefect_api(Path("var/prefect")) as url:
     from prefect import flow
-    from flows.reporting import report_to
+    from flows.report.runs import report_to
     with report_to(url):
         flow(lambda: None, name="empty")()
 """
@@ -145,7 +145,7 @@ def _empty_flow(folder: Path, environment: dict[str, str] | None = None) -> Meas
 
 @contextmanager
 def _prefect_server(folder: Path) -> Iterator[dict[str, str]]:
-    from coreimage.cli.prefect_server import server  # noqa: PLC0415
+    from coreimage.services.prefect_server import prefect_server  # noqa: PLC0415
 
-    with server(folder / "server", {}) as url:
+    with prefect_server(folder / "server", {}) as url:
         yield {"PREFECT_API_URL": url}

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from coreimage.client.documents import ImageFile, Index
+from coreimage.host.process import run
 from coreimage.model import Compression, PublishedBuild
-from coreimage.process import run
 from coreimage.storage import open_blob
-from coreimage.system_image import import_build, release_candidate, with_deltas
-from coreimage.system_image.documents import Document, fulls, is_version_file, payloads
+from coreimage.system_image import ChannelTree, import_build, release_candidate, with_deltas
+from coreimage.system_image.channels.document import read_channels, read_index
+from coreimage.system_image.documents import layout
 from coreimage.system_image.importer import select_files
-from coreimage.system_image.tree import read_channels, read_images
 from tests.benchmarks.measure import measured
 from tests.benchmarks.original_method import PARTS
 from tests.benchmarks.page import Row, ratios, table
@@ -122,7 +123,7 @@ def _peer(pair: Pair, name: str) -> dict[str, Any]:
     folder, turn = pair.folder / "peer", name.removeprefix("peer-")
     folder.mkdir(exist_ok=True)
     build: PublishedBuild = getattr(pair, turn)
-    for part, file in zip(PARTS, select_files(build, DEVICE), strict=True):
+    for part, file in zip(PARTS, select_files(build, DEVICE)[:2], strict=True):
         with open_blob(pair.store, file.artifact) as source, (folder / f"{turn}.{part}.tar.gz").open("wb") as target:
             shutil.copyfileobj(source, target)
     argv = [sys.executable, "-m", "tests.benchmarks.original_method", str(folder), turn]
@@ -152,42 +153,42 @@ def _ours(pair: Pair, name: str) -> dict[str, Any]:
 def import_once(folder: str, compression: Compression, turn: str) -> None:
     """One import into a channel called after the compression, released."""
     pair = made_pair(Path(folder), "")
-    effects: dict[str, Any] = {"store": pair.store, "signer": pair.signer, "now": lambda: datetime.now(UTC)}
+    tree = ChannelTree(pair.store, pair.signer, lambda: datetime.now(UTC))
     build: PublishedBuild = getattr(pair, turn)
-    candidate = import_build(build, _channel(compression), DEVICE, compression=compression, run=run, **effects)
-    release_candidate(candidate, **effects)
+    candidate = import_build(tree, build, _channel(compression), DEVICE, compression=compression, run=run)
+    release_candidate(tree, candidate)
 
 
 def _channel(compression: str) -> str:
     return f"pairs/{compression}"
 
 
-def _images(pair: Pair, compression: str) -> list[Document]:
-    channels = read_channels(pair.store, pair.signer).document
-    return read_images(pair.store, channels, _channel(compression), DEVICE)
+def _index(pair: Pair, compression: str) -> Index:
+    channels = read_channels(ChannelTree(pair.store, pair.signer, lambda: datetime.now(UTC))).channels
+    return read_index(pair.store, channels, _channel(compression), DEVICE)
 
 
 def _sizes(pair: Pair, compression: str) -> Sizes:
-    images = _images(pair, compression)
-    deltas = {image.get("form"): payloads(image) for image in images if image["type"] == "delta"}
-    compact = deltas.pop("compact", [])
-    legacy = next(iter(deltas.values()), [])
-    return Sizes(_bytes(payloads(fulls(images)[-1])), _bytes(legacy), sum(_bytes(compact).values()))
+    index = _index(pair, compression)
+    deltas = {image.form: image.payloads for image in index.images if image.type == "delta"}
+    compact = deltas.pop("compact", ())
+    legacy = next(iter(deltas.values()), ())
+    return Sizes(_bytes(index.fulls[-1].payloads), _bytes(legacy), sum(_bytes(compact).values()))
 
 
-def _bytes(files: list[Document]) -> dict[str, int]:
-    return {file["path"].rpartition("/")[2].partition("-")[0]: int(file["size"]) for file in files}
+def _bytes(files: Sequence[ImageFile]) -> dict[str, int]:
+    return {file.name.partition("-")[0]: file.size_bytes for file in files}
 
 
 def _compact_rootfs(pair: Pair, _: str) -> dict[str, Any]:
     """The compact delta of a version that changes nothing but the rootfs."""
-    before, after = fulls(_images(pair, "default"))
-    kernel = next(file for file in payloads(before) if "/device-" in file["path"])
-    rootfs = next(file for file in payloads(after) if "/ubuntu-" in file["path"])
-    files = [rootfs, kernel, *(file for file in after["files"] if is_version_file(file))]
-    changed = {**after, "files": [{**file, "order": order} for order, file in enumerate(files)]}
-    entries = with_deltas(changed, [before], store=pair.store, signer=pair.signer, run=run)
-    return {"size_bytes": payloads(entries[-1])[0]["size"]}
+    before, after = _index(pair, "default").fulls
+    kernel = next(file for file in before.payloads if layout.part_of(file.path) == "device")
+    rootfs = next(file for file in after.payloads if layout.part_of(file.path) == "ubuntu")
+    files = [rootfs, kernel, *(file for file in after.files if file.is_version_file)]
+    changed = replace(after, files=tuple(replace(file, order=order) for order, file in enumerate(files)))
+    entries = with_deltas(ChannelTree(pair.store, pair.signer, lambda: datetime.now(UTC)), changed, [before], run=run)
+    return {"size_bytes": entries[-1].payloads[0].size_bytes}
 
 
 # The page

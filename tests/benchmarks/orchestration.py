@@ -65,7 +65,7 @@ from prefect import flow, task
 from prefect.cache_policies import INPUTS
 from coreimage.model import ArtifactRef, TEXT
 from coreimage.storage import put_blob_bytes
-from tasks.caching import artifact_task
+from tasks.factory import artifact_task
 from tasks.site import Site
 
 COUNT = int(sys.argv[1])

@@ -9,11 +9,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from coreimage.config import load_project
+from coreimage.host.process import run
 from coreimage.model import PackageLock
-from coreimage.process import run
+from coreimage.project.loading import load_project
 from coreimage.rootfs import plan_packages, probe_archives, read_lock, rootfs_spec, tools_run
-from coreimage.rootfs.chroot import fetch_packages
+from coreimage.rootfs.debs import fetch_packages
 from coreimage.storage import Store, blob_key, open_store
 from tests.benchmarks.measure import Measured, measured
 from tests.benchmarks.page import Row, ratios, table
@@ -46,7 +46,7 @@ _SAID_LAST = ("running --customize-hook", "creating tarball", "done", "success i
 
 _STAGE = """
 import sys, time
-from coreimage.config import load_project
+from coreimage.project.loading import load_project
 from coreimage.model import ArtifactRef, ToolsTree
 from coreimage.rootfs import Offline, build_rootfs, rootfs_spec, tools_run
 from coreimage.storage import open_store

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 
-from coreimage.config import Project, load_project
+from coreimage.host.process import run
 from coreimage.model import Architecture, PublishedBuild, ToolsTree
-from coreimage.process import run
+from coreimage.project.config import Project
+from coreimage.project.loading import load_project
 from coreimage.publication import BuildContent, publish_build
 from coreimage.rootfs import (
     build_device,
@@ -23,7 +24,7 @@ from coreimage.rootfs import (
 )
 from coreimage.signing import GnupgSigner, Role, create_keys
 from coreimage.storage import Store, open_store
-from coreimage.system_image import publish_keyrings
+from coreimage.system_image import ChannelTree, publish_keyrings
 from tests.benchmarks.place import ROOT
 from tests.harness.archive import fetch
 from tests.harness.tools import made_tools
@@ -93,7 +94,7 @@ def _build(folder: Path, codename: str) -> list[PublishedBuild]:
     file = folder / "project.yaml"
     file.write_text(dedent(_PROJECT).format(**values))
     create_keys(folder / "keys", bits=dict.fromkeys(Role, 2048))
-    publish_keyrings(store=store, signer=GnupgSigner(folder / "keys"), now=lambda: datetime.now(UTC))
+    publish_keyrings(ChannelTree(store, GnupgSigner(folder / "keys"), lambda: datetime.now(UTC)))
     tools = made_tools(file, store)
     return [
         _publish(_content(load_project(file), channel, store, tools), day, folder)

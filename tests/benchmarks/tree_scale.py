@@ -16,20 +16,23 @@ import statistics
 import tarfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from coreimage import logs
-from coreimage.client import Image, parse_index
+from coreimage.client import Image, Index
+from coreimage.client.documents import Channel, Channels, DeviceEntry
 from coreimage.client.upgrade import find_path
-from coreimage.model import TAR_GZ, TEXT, PublishedBuild, PublishedFile
-from coreimage.process import run
+from coreimage.host.process import run
+from coreimage.model import JSON, TAR_GZ, TEXT, PublishedBuild, PublishedFile
 from coreimage.signing import GnupgSigner, Role, create_keys
 from coreimage.storage import Store, put_blob_bytes
 from coreimage.storage.directory import DirectoryStore
-from coreimage.system_image import import_build, layout, publish_keyrings, release_candidate
-from coreimage.system_image.documents import generated_at, index_of, json_bytes
-from coreimage.system_image.tree import heal_pair, put_channels, read_channels, read_index
+from coreimage.system_image import ChannelTree, import_build, publish_keyrings, release_candidate
+from coreimage.system_image.channels.document import heal_pair, put_channels, read_channels, read_index
+from coreimage.system_image.documents import layout
+from coreimage.system_image.documents.index import build_index, generated_at
 from tests.benchmarks.page import Row, ratios
 from tests.benchmarks.place import Place
 
@@ -61,7 +64,7 @@ def section(place: Place) -> str:
     signer = GnupgSigner(folder / "keys")
     empty, large = DirectoryStore(folder / "empty"), DirectoryStore(folder / "large")
     for store in (empty, large):
-        publish_keyrings(store=store, signer=signer, now=_now)
+        publish_keyrings(ChannelTree(store, signer, _now))
         _import(store, signer, 0)
     _fill(large, signer)
     durations: dict[str, list[float]] = {"empty": [], "large": []}
@@ -103,17 +106,28 @@ def _import(store: Store, signer: GnupgSigner, number: int) -> float:
     """Seconds, of import and release alone."""
     build = _published(store, signer, number)
     start_s = time.perf_counter()
-    candidate = import_build(build, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=_now)
-    release_candidate(candidate, store=store, signer=signer, now=_now)
+    candidate = import_build(ChannelTree(store, signer, _now), build, CHANNEL, DEVICE, run=run)
+    release_candidate(ChannelTree(store, signer, _now), candidate)
     return time.perf_counter() - start_s
 
 
 def _published(store: Store, signer: GnupgSigner, number: int) -> PublishedBuild:
     hardware = b"kernel: assets/vmlinuz\ninitrd: assets/initrd.img\n"
     device = [("hardware.yaml", hardware), ("assets/vmlinuz", b"kernel"), ("assets/initrd.img", b"initrd")]
-    files = tuple(
-        PublishedFile(name=f"trixie-preinstalled-core-amd64{suffix}", artifact=put_blob_bytes(store, content, TAR_GZ))
-        for suffix, content in ((".device.tar.gz", _tar_gz(device)), (".tar.gz", _tar_gz(_rootfs(number))))
+    files = (
+        PublishedFile(
+            name="trixie-preinstalled-core-amd64.device.tar.gz",
+            role="device",
+            architecture="amd64",
+            device=DEVICE,
+            artifact=put_blob_bytes(store, _tar_gz(device), TAR_GZ),
+        ),
+        PublishedFile(
+            name="trixie-preinstalled-core-amd64.tar.gz",
+            role="rootfs",
+            architecture="amd64",
+            artifact=put_blob_bytes(store, _tar_gz(_rootfs(number)), TAR_GZ),
+        ),
     )
     sums = "".join(f"{file.artifact.sha256} *{file.name}\n" for file in files).encode()
     return PublishedBuild(
@@ -123,6 +137,7 @@ def _published(store: Store, signer: GnupgSigner, number: int) -> PublishedBuild
         build_id=f"202611{number + 1:02d}",
         prefix=f"cdimage/bench/{number}/",
         files=files,
+        info=put_blob_bytes(store, b"{}", JSON),
         checksums=put_blob_bytes(store, sums, TEXT),
         signature=put_blob_bytes(store, signer.detached(Role.CDIMAGE, sums), TEXT),
     )
@@ -147,24 +162,26 @@ def _tar_gz(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 def _fill(store: DirectoryStore, signer: GnupgSigner) -> None:
     """Channels, devices and versions beside the one that is imported into, all of the same files."""
-    current = read_channels(store, signer)
-    channels: dict[str, Any] = current.document
-    model: dict[str, Any] = json.loads(read_index(store, channels[CHANNEL]["devices"][DEVICE]))["images"][0]
-    images = [{**model, "version": version} for version in range(1, VERSIONS + 1)]
+    tree = ChannelTree(store, signer, _now)
+    current = read_channels(tree)
+    channels = current.channels
+    model = read_index(store, channels, CHANNEL, DEVICE).images[0]
+    images = [replace(model, version=version) for version in range(1, VERSIONS + 1)]
     for number in range(CHANNELS):
-        name, devices = f"bench/{number}/stable", {}
+        name = f"bench/{number}/stable"
+        devices = {}
         for device in (f"device{at}_amd64" for at in range(DEVICES)):
-            content = json_bytes(index_of(images, name, device, generated_at(_now())))
+            content = build_index(images, name, device, generated_at(_now())).to_bytes()
             digest = hashlib.sha256(content).hexdigest()
             path = layout.index(name, device, digest)
             for key in (layout.key(path), layout.key(layout.plain_index(name, device))):
                 store.put_bytes(key, content, media_type=TEXT)
                 store.put_bytes(f"{key}.asc", b"shared", media_type=TEXT)
-            devices[device] = {"index": path, "index_sha256": digest}
-        channels = {**channels, name: {"devices": devices}}
-    put_channels(current, channels, store=store, signer=signer, now=_now)
-    store.put_bytes(layout.key(layout.CHANNELS), json_bytes(channels), media_type=TEXT)
-    heal_pair(store=store, signer=signer, thorough=False)
+            devices[device] = DeviceEntry(path, digest)
+        channels = Channels({**channels, name: Channel(devices)})
+    put_channels(tree, current, replace(current.signed, channels=channels))
+    store.put_bytes(layout.key(layout.CHANNELS), channels.to_bytes(), media_type=TEXT)
+    heal_pair(tree, thorough=False)
 
 
 def _search_s(count: int) -> float:
@@ -185,4 +202,4 @@ def _images(count: int) -> tuple[Image, ...]:
     for number, entry in enumerate(entries):
         path = f"/pool/{number}.tar.xz"
         entry["files"] = [{"path": path, "signature": f"{path}.asc", "checksum": "0" * 64, "size": 1 + number % 7}]
-    return parse_index(json.dumps({"global": {}, "images": entries}).encode(), "benchmark").images
+    return Index.from_bytes(json.dumps({"global": {}, "images": entries}).encode(), "benchmark").images

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.disk_image import assemble
-from coreimage.process import run
+from coreimage.host.process import run
 from tests.boot.synthetic import GADGET, IDENTITY, device_tarball, initrd, kernel_and_busybox, tarball
 
 

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from coreimage.disk_image import ImageIdentity
-from coreimage.process import run
+from coreimage.host.process import run
 
 EPOCH = 1_700_000_000
 IDENTITY = ImageIdentity(channel="test/13/edge", device="generic_amd64", version=1, architecture="amd64", epoch=EPOCH)

@@ -11,7 +11,7 @@ import pytest
 from coreimage.boot_test import boot
 from coreimage.disk_image import Compression, Form, form_of, write_bmap, write_form
 from coreimage.disk_image.table import read_partitions
-from coreimage.process import run, spawn
+from coreimage.host.process import run, spawn
 
 
 def _copy(image: Path, target: Path) -> Path:
@@ -22,8 +22,17 @@ def _copy(image: Path, target: Path) -> Path:
 def _boots(image: Path, accelerator: str, work: Path) -> bool:
     folder = work / "boot"
     folder.mkdir()
-    options = {"run": run, "spawn": spawn, "work_folder": folder, "accelerator": accelerator, "timeout_s": 120}
-    return boot(image, "bios", **options).passed  # type: ignore[arg-type]
+    outcome = boot(
+        image,
+        "bios",
+        "amd64",
+        run=run,
+        spawn=spawn,
+        work_folder=folder,
+        accelerator=accelerator,
+        timeout_s=120,
+    )
+    return outcome.passed
 
 
 @pytest.mark.parametrize("form", ["qcow2", "vmdk"])

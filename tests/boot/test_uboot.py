@@ -12,9 +12,10 @@ import pytest
 
 from coreimage.boot_test.console import Console
 from coreimage.disk_image import ImageIdentity, assemble
-from coreimage.disk_image import uboot as u_boot
+from coreimage.disk_image.boot_loaders import UBOOT_ENVIRONMENT, uboot_environment
 from coreimage.disk_image.table import read_partitions
-from coreimage.process import Sandbox, run, spawn
+from coreimage.host.process import run, spawn
+from coreimage.host.sandbox import Sandbox
 from tests.boot.synthetic import EPOCH, GADGET, device_tarball, initrd, tarball
 from tests.harness.two import debian_packages
 
@@ -38,7 +39,7 @@ def machine(disk: Path, folder: Path) -> Iterator[Console]:
             "virtio-blk-pci,drive=disk",
         ]
         argv += ["-chardev", f"socket,id=serial,path={folder / 'serial'}", "-serial", "chardev:serial"]
-        with spawn(argv, sandbox=Sandbox.FAMILY), listener.accept()[0] as serial:
+        with spawn(argv, sandbox=Sandbox.PID_NAMESPACE), listener.accept()[0] as serial:
             yield Console(serial, folder / "serial.log")
 
 
@@ -81,14 +82,14 @@ def test_slots(tmp_path: Path, state: dict[str, str], slots: str, after: str) ->
     for name in ("vmlinuz", "initrd.img"):
         run(["mcopy", "-i", place, f"::a/{name}", tmp_path / name])
         run(["mcopy", "-i", place, tmp_path / name, f"::b/{name}"])
-    (tmp_path / "state").write_bytes(u_boot.state(state))
-    run(["mcopy", "-o", "-i", place, tmp_path / "state", f"::{u_boot.STATE_FILE}"])
+    (tmp_path / "state").write_bytes(uboot_environment(state))
+    run(["mcopy", "-o", "-i", place, tmp_path / "state", f"::{UBOOT_ENVIRONMENT}"])
     with machine(disk, tmp_path) as console:
         seen = ""
         for _ in slots:
             seen += console.expect(r"coreimage: slot ([ab])\r?\n", 120).rstrip()[-1]
         console.expect("does not start", 60)
     assert seen == slots
-    text = run(["mtype", "-i", place, f"::{u_boot.STATE_FILE}"]).output
+    text = run(["mtype", "-i", place, f"::{UBOOT_ENVIRONMENT}"]).output
     if after:
         assert sorted(re.findall(r"\w+=\w+", text)) == sorted(after.split())

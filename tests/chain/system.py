@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coreimage.boot_test import Machine, start_machine
 from coreimage.boot_test.console import Console
-from coreimage.process import spawn
+from coreimage.host.process import spawn
 
 BOOT_S, COMMAND_S = 300, 120
 
@@ -49,7 +49,9 @@ class Shell:
 
 @contextmanager
 def started(disk: Path, folder: Path, accelerator: str, password: str) -> Iterator[tuple[Machine, Shell]]:
-    with start_machine(disk, "bios", run_folder=folder, spawn=spawn, accelerator=accelerator, reboot=True) as machine:
+    with start_machine(
+        disk, "bios", "amd64", run_folder=folder, spawn=spawn, accelerator=accelerator, reboot=True
+    ) as machine:
         shell = Shell(machine.console, password)
         shell.log_in()
         yield machine, shell

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from coreimage.boot_test import make_overlay
-from coreimage.process import entering, run
+from coreimage.host.process import run
+from coreimage.host.sandbox import sandbox_argv
 from tests.chain.conftest import CHANNEL, Chain
 from tests.chain.system import check_file_systems, check_root, identity_of, started
 from tests.harness.strict_client import check_tree
@@ -25,7 +26,7 @@ def test_the_run_ends_with_the_summary_of_2015(chain: Chain) -> None:
     )
     assert "Launch by running: qemu-system-x86_64 -m 768" in chain.output
     assert len(chain.password) >= 12
-    assert "Back it up" in chain.output, "new signing keys are said to need a backup"
+    assert "Back up the folder" in chain.output, "new signing keys are said to need a backup"
     assert "\x1b" not in chain.output, "no terminal, no colours"
 
 
@@ -86,7 +87,7 @@ def test_what_applies_updates_runs_in_the_image(chain: Chain, tmp_path: Path) ->
     (rootfs,) = (chain.workshop.folder / "var/store").glob("cdimage/*/*/*/*/*core-amd64.tar.gz")
     _output("tar", "-xzf", rootfs, "-C", tmp_path, "--no-same-owner", "--exclude=usr/share", "usr", "etc")
     library = Path(__file__).parents[2]
-    _output(*entering(tmp_path), "python3", "-I", "-c", _ON_THE_DEVICE, library)
+    _output(*sandbox_argv(tree=tmp_path), "python3", "-I", "-c", _ON_THE_DEVICE, library)
 
 
 def _output(*argv: str | Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.boot_test import make_overlay, start_machine
-from coreimage.process import run, spawn
+from coreimage.host.process import run, spawn
 from tests.chain.conftest import CHANNEL, Chain
 from tests.chain.system import BOOT_S, COMMAND_S, started
 
@@ -71,7 +71,7 @@ def test_developer_mode_is_a_key_and_no_password(chain: Chain, accelerator: str,
     options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=60"]
     ssh = ["ssh", "-p", str(port), *options, "admin@127.0.0.1"]
     with start_machine(
-        disk, "bios", run_folder=tmp_path, spawn=spawn, accelerator=accelerator, ssh_port=port
+        disk, "bios", "amd64", run_folder=tmp_path, spawn=spawn, accelerator=accelerator, ssh_port=port
     ) as machine:
         machine.console.expect("login: ", BOOT_S)
         with_key = ["-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]

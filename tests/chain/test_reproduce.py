@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.disk_image.table import read_partitions
-from coreimage.process import run
+from coreimage.host.process import run
 from tests.chain.conftest import Chain
 from tests.harness.ordinary_user import ROOT_DIR, as_ordinary_user
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.process import run
+from coreimage.host.process import run
 from tests.harness.disk import debugfs
 from tests.harness.ordinary_user import ROOT_DIR
 from tests.harness.workshop import Workshop, project

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import hashlib
 import io
-from contextvars import ContextVar
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from coreimage.errors import HostError, InfrastructureError, NotFoundError, UsageError, VerificationError
-from coreimage.http import BarProgress, Download, Downloader, LineProgress, pause_s, progress_for, retry_after_s
-from coreimage.http.transfer import Partial, Wanted
+from coreimage.errors import DiskFullError, HostError, InfrastructureError, NotFoundError, UsageError, VerificationError
+from coreimage.http import Downloader, NoProgress
+from coreimage.http.download import CancelledError
+from coreimage.http.partial import Expected, PartialDownload
+from coreimage.http.progress import BarProgress, LineProgress
+from coreimage.http.retry import pause_s, retry_after_s
 from tests.harness.proxy import (
     Fault,
     endless,
@@ -161,11 +166,11 @@ def test_endless_data_is_refused(served: Path, target: Path) -> None:
     assert left(target) == []
 
 
-def test_read(served: Path) -> None:
+def test_the_limit_is_the_most_that_is_accepted(served: Path, target: Path) -> None:
     with serve(served) as server:
-        assert fetch.read(f"{server.url}/file", len(CONTENT)) == CONTENT
         with pytest.raises(VerificationError):
-            fetch.read(f"{server.url}/file", len(CONTENT) - 1)
+            fetch(f"{server.url}/file", target, limit_bytes=len(CONTENT) - 1)
+        assert fetch(f"{server.url}/file", target, limit_bytes=len(CONTENT)).read_bytes() == CONTENT
 
 
 def test_bad_urls(target: Path) -> None:
@@ -186,8 +191,8 @@ def test_a_full_disk_is_said_so(served: Path, target: Path) -> None:
         def write(self, _: object) -> int:
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(HostError, match="No space left"):
-        fetch._verified(Wanted((served / "file").as_uri()), Partial(Full()))
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        fetch._download(Expected((served / "file").as_uri()), PartialDownload(Full()))
 
 
 def test_the_environment_names_the_proxy(served: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,63 +203,45 @@ def test_the_environment_names_the_proxy(served: Path, target: Path, monkeypatch
         assert len(proxy.requests) == 1
 
 
-seen: ContextVar[str] = ContextVar("seen", default="")
+def test_a_cancelled_download_leaves_nothing(served: Path, target: Path) -> None:
+    cancelled = threading.Event()
 
+    class CancelAtFirstBytes(NoProgress):
+        def start(self, name: str, size_bytes: int) -> Callable[[int], None]:
+            return lambda by_bytes: cancelled.set() if by_bytes else None
 
-def test_fetch_all_keeps_order_and_context(served: Path, target: Path) -> None:
-    found = set()
-
-    class Spy:
-        def start(self, name, size_bytes):  # type: ignore[no-untyped-def]
-            found.add(seen.get())
-            return lambda _: None
-
-        def finish(self, name: str) -> None:
-            pass
-
-    token = seen.set("flow run")
-    with serve(served) as server:
-        items = [Download(f"{server.url}/file?{n}", target.parent / f"{n}", SHA256) for n in range(10)]
-        assert Downloader(progress=Spy()).fetch_all(items) == [item.path for item in items]
-    seen.reset(token)
-    assert found == {"flow run"}
-
-
-def test_the_first_error_of_fetch_all_ends_the_rest(served: Path, target: Path) -> None:
-    (served / "big").write_bytes(b"\0" * 50_000_000)
-    with faulty(served, slow(0.02), slow(0.02), slow(0.02)) as server:
-        items = [Download(f"{server.url}/big", target.parent / f"{n}") for n in range(3)]
-        with pytest.raises(NotFoundError):
-            fetch.fetch_all([*items, Download(f"{server.url}/none", target), *items])
+    download = Downloader(progress=CancelAtFirstBytes(), cancelled=cancelled)
+    with faulty(served, slow(0)) as server, pytest.raises(CancelledError):
+        download(f"{server.url}/file", target)
     assert left(target) == []
 
 
 def test_plain_lines(served: Path, target: Path) -> None:
     (served / "small").write_bytes(b"small")
     (served / "cut").write_bytes(CONTENT)
-    stream = io.StringIO()
-    lines = Downloader(progress=progress_for(stream), attempts=1)
+    told: list[str] = []
+    lines = Downloader(progress=LineProgress(told.append), attempts=1)
     with faulty(served, None, None, truncate(100_000)) as server:
         lines(f"{server.url}/file", target)
         lines(f"{server.url}/small", target)
         with pytest.raises(InfrastructureError):
             lines(f"{server.url}/cut", target)
-    assert stream.getvalue().startswith("file: 512.0 kB, ")
-    assert stream.getvalue().count("\n") == 1
-    assert isinstance(progress_for(stream), LineProgress)
+    (line,) = told
+    assert line.startswith("  file: 512.0 kB at ")
 
 
-def test_bars_for_terminals(served: Path, target: Path) -> None:
+def test_bars_for_terminals(served: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     stream = Terminal()
-    progress = progress_for(stream)
-    assert isinstance(progress, BarProgress)
+    monkeypatch.setattr("sys.stderr", stream)
+    progress = BarProgress()
     with serve(served) as server:
-        items = [Download(f"{server.url}/file?{n}", target.parent / f"{n}") for n in range(4)]
-        Downloader(progress=progress).fetch_all(items)
+        download = Downloader(progress=progress)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda n: download(f"{server.url}/file?{n}", target.parent / f"{n}"), range(4)))
     assert "100%" in stream.getvalue()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.storage import Store, open_store
-from tasks.lease import Lease
+from tasks.cache.lease import Lease
 from tests.harness.ordinary_user import ROOT_DIR
 from tests.harness.s3 import S3Server
 
@@ -77,7 +77,7 @@ def test_a_held_lease_is_renewed_and_not_taken(store: Store) -> None:
 HOLD = """
 import sys, time
 from coreimage.storage import open_store
-from tasks.lease import Lease
+from tasks.cache.lease import Lease
 assert Lease(open_store(sys.argv[1]), "key", term_s=float(sys.argv[2])).acquire()
 print("held", flush=True)
 time.sleep(1000)

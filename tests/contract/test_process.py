@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import HostError, InfrastructureError, ProcessError
-from coreimage.process import Sandbox, run
+from coreimage.host.process import run
+from coreimage.host.sandbox import Sandbox
 from tests.harness.ordinary_user import ROOT_DIR, as_ordinary_user
 
 SANDBOXES = pytest.mark.parametrize("sandbox", list(Sandbox))
@@ -83,7 +84,8 @@ def test_a_timeout_is_one_also_when_the_child_ends_well() -> None:
 def parent_of(command: str, sandbox: Sandbox) -> Iterator[subprocess.Popen[bytes]]:
     """A process that runs `sh -c command`, once that has said `up`."""
     script = (
-        "from coreimage.process import Sandbox, run\n"
+        "from coreimage.host.process import run\n"
+        "from coreimage.host.sandbox import Sandbox\n"
         f"run(['sh', '-c', {command!r}], sandbox=Sandbox.{sandbox.name}, on_line=lambda line: print(line, flush=True))"
     )
     argv = [sys.executable, "-c", script]
@@ -121,10 +123,8 @@ def _refusal(argv: list[str]) -> str:
 
 
 def _in_sandbox(sandbox: Sandbox) -> list[str]:
-    return [
-        *(sys.executable, "-c"),
-        f"from coreimage.process import Sandbox, run; run(['true'], sandbox=Sandbox.{sandbox.name})",
-    ]
+    imports = "from coreimage.host.process import run; from coreimage.host.sandbox import Sandbox"
+    return [sys.executable, "-c", f"{imports}; run(['true'], sandbox=Sandbox.{sandbox.name})"]
 
 
 def test_a_user_without_subordinate_ids_is_told_so(tmp_path: Path) -> None:
@@ -136,11 +136,11 @@ def test_a_user_without_subordinate_ids_is_told_so(tmp_path: Path) -> None:
 def test_a_host_without_user_namespaces_is_told_so(tmp_path: Path) -> None:
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces\nexec setpriv --inh-caps=-all --ambient-caps=-all -- "$@"'
     within = ["unshare", "--user", "--map-current-user", "--keep-caps", "--", "sh", "-c", forbid, "sh"]
-    said = _refusal(as_ordinary_user([*within, *_in_sandbox(Sandbox.FAMILY)], tmp_path))
+    said = _refusal(as_ordinary_user([*within, *_in_sandbox(Sandbox.PID_NAMESPACE)], tmp_path))
     assert "HostError: this host forbids user namespaces" in said
 
 
-@pytest.mark.parametrize("sandbox", [Sandbox.FAMILY, Sandbox.ROOT])
+@pytest.mark.parametrize("sandbox", [Sandbox.PID_NAMESPACE, Sandbox.ROOT])
 def test_nothing_outlives_a_killed_parent(sandbox: Sandbox) -> None:
     mark = f"9{uuid.uuid4().int % 10**9}"
     with parent_of(f"setsid sleep {mark} & echo up; sleep {mark}; true", sandbox) as parent:

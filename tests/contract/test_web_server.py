@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import requests
 
+from coreimage.errors import InfrastructureError
 from coreimage.http import Downloader
-from coreimage.storage import open_store
-from coreimage.web_server import byte_range, key_of
+from coreimage.storage import ObjectInfo, open_store
+from coreimage.storage.directory import DirectoryStore
 from tests.harness.serving import nginx, serving
 
 CONTENT = bytes(range(256)) * 4096
@@ -103,33 +107,6 @@ def test_our_own_downloader_is_served(url: str, tmp_path: Path) -> None:
     assert path.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ("", None),
-        ("bytes=0-0", (0, 1)),
-        ("bytes=5-", (5, 10)),
-        ("bytes=-3", (7, 10)),
-        ("bytes=-30", (0, 10)),
-        ("bytes=5-99", (5, 10)),
-        ("bytes=10-", (0, 0)),
-        ("bytes=7-3", (0, 0)),
-        ("bytes=0-1,3-4", None),
-        ("bytes=-", None),
-        ("lines=1-2", None),
-    ],
-)
-def test_ranges(header: str, expected: tuple[int, int] | None) -> None:
-    assert byte_range(header, 10) == expected
-
-
-def test_keys() -> None:
-    assert key_of("/channels.json?x=1") == "system-image/channels.json"
-    assert key_of("/images/a%2Bb") == "images/a+b"
-    assert key_of("/") == ""
-    assert key_of("/index.html") == "index.html"
-
-
 def test_the_top_lists_the_web_roots(tmp_path: Path) -> None:
     with serving(open_store(str(tmp_path))) as url:
         assert "/system-image/" in requests.get(f"{url}/", timeout=9).text
@@ -170,6 +147,62 @@ def test_nginx_lets_only_that_be_kept_that_never_changes(tmp_path: Path) -> None
         assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html")
         sums = requests.get(f"{url}/cdimage/a/13/daily-preinstalled/20261123.1/SHA256SUMS", timeout=9)
         assert sums.headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /channels.json HTTP/1.1\r\nHost: x\r\n"])
+def test_a_client_that_never_finishes_its_request_is_cut(sent: bytes, tmp_path: Path) -> None:
+    with serving(open_store(str(tmp_path)), idle_limit_s=1) as url, connection(url) as client:
+        client.sendall(sent)
+        assert client.recv(1) == b""
+
+
+def test_a_client_that_does_not_read_is_cut(tmp_path: Path) -> None:
+    closed = threading.Event()
+
+    class Watched(DirectoryStore):
+        @contextmanager
+        def open(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
+            try:
+                with super().open(key, start=start, stop=stop) as file:
+                    yield file
+            finally:
+                closed.set()
+
+    store = Watched(tmp_path)
+    store.put_bytes("system-image/large", bytes(32 << 20), media_type="")
+    with serving(store, idle_limit_s=1) as url, connection(url) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert closed.wait(30)
+
+
+def connection(url: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30)
+
+
+def test_a_slow_reader_gets_everything(tmp_path: Path) -> None:
+    size_bytes, pieces = 24 << 20, 60
+    store = open_store(str(tmp_path))
+    store.put_bytes("system-image/large", bytes(size_bytes), media_type="")
+    with serving(store, idle_limit_s=1) as url, requests.get(f"{url}/large", stream=True, timeout=30) as answer:
+        received = 0
+        for chunk in answer.iter_content(size_bytes // pieces):
+            received += len(chunk)
+            threading.Event().wait(0.05)
+        assert received == size_bytes
+
+
+def test_a_store_that_is_down_is_not_a_missing_file(tmp_path: Path) -> None:
+    class Down(DirectoryStore):
+        def head(self, key: str) -> ObjectInfo | None:
+            raise InfrastructureError("the bucket does not answer")
+
+    with serving(Down(tmp_path)) as url:
+        answer = requests.get(f"{url}/channels.json", timeout=9)
+        assert (answer.status_code, answer.text) == (503, "the bucket does not answer\n")
+
+
+def test_only_reading_is_allowed(url: str) -> None:
+    assert requests.post(f"{url}/channels.json", data=b"x", timeout=9).status_code == 405
 
 
 def test_a_folder_shows_its_page(tmp_path: Path) -> None:

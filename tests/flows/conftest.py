@@ -30,11 +30,11 @@ os.environ.pop("PREFECT_API_URL", None)
 def prefect_url(_own_cache: None) -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings  # noqa: PLC0415
 
-    from coreimage.cli.prefect_server import server  # noqa: PLC0415
-    from flows.reporting import finish_reporting  # noqa: PLC0415
+    from coreimage.services.prefect_server import prefect_server  # noqa: PLC0415
+    from flows.report.runs import finish_reporting  # noqa: PLC0415
 
     with (
-        server(_HOME, {}) as url,
+        prefect_server(_HOME, {}) as url,
         temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
         yield url

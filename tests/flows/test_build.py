@@ -10,6 +10,8 @@ from typing import Any, cast
 import pytest
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, TaskRunResult
 
 from coreimage import boot_test, disk_image, pages, rootfs, system_image
 from coreimage.errors import BootError, NotFoundError
@@ -26,7 +28,6 @@ from coreimage.model import (
     LockedPackage,
     PackageLock,
     PublishedBuild,
-    PublishedFile,
     Release,
     RootfsBuild,
     ToolsTree,
@@ -34,12 +35,14 @@ from coreimage.model import (
 )
 from coreimage.storage import Store, open_store, put_blob_bytes, read_blob
 from flows.build import build_channel
-from flows.explain import explain
-from flows.result import BuildResult
-from tasks import caching
+from flows.plan import plan_build
+from flows.report.result import BuildResult
 from tasks import disk_image as images
 from tasks import system_image as channels
+from tasks.cache import policy as caching
 from tasks.site import Site
+from tests.harness.memory_signer import MemorySigner
+from tests.harness.workshop import wait_until
 
 CHANNEL, BETA = "tiny/1/edge", "tiny/1/beta"
 PROJECT = """
@@ -62,6 +65,10 @@ class Spec(Value):
     name: str
     archives: tuple[str, ...] = ("http://archive.test trixie",)
     architecture: str = "amd64"
+
+
+class OfDevice(Spec):
+    device: str = "board"
 
 
 class Tools(Spec):
@@ -123,7 +130,7 @@ class Rooms:
             device="board", architecture="amd64", tarball=tarball, manifest=self.blob("m"), lock=lock, log=log
         )
 
-    def candidate(self, published: PublishedBuild, channel: str, device: str, **effects: Any) -> Candidate:
+    def candidate(self, _: Any, published: PublishedBuild, channel: str, device: str, **effects: Any) -> Candidate:
         self.calls.append("import")
         taken = len(list(self.store.list("system-image/candidates/")))
         document = self.blob(published.build_id, JSON)
@@ -136,14 +143,14 @@ class Rooms:
             build_id=published.build_id,
             index=document,
             channels=document,
-            files=(PublishedFile(name="rootfs", artifact=published.files[0].artifact),),
+            files=(published.files[0].artifact,),
         )
 
     def newest(self, channel: str, device: str, site: Site) -> int:
         found = self.store.head("system-image/channels.json")
         return int((Path(self.store.url[7:]) / found.key).read_text()) if found else 0
 
-    def release(self, candidate: Candidate, **effects: Any) -> Release:
+    def release(self, _: Any, candidate: Candidate, **effects: Any) -> Release:
         self.calls.append("release")
         self.store.put_bytes("system-image/channels.json", str(candidate.version).encode(), media_type=JSON)
         return Release(
@@ -169,7 +176,7 @@ class Rooms:
         )
 
     def boots_under(
-        self, image: Path, sha256: str, firmwares: tuple[Any, ...], **effects: Any
+        self, image: Path, sha256: str, firmwares: tuple[Any, ...], architecture: str, **effects: Any
     ) -> tuple[BootReport, ...]:
         return tuple(self.boot(sha256, firmware) for firmware in firmwares)
 
@@ -188,17 +195,6 @@ class Rooms:
         )
 
 
-class Signer:
-    def public_key(self, role: Any) -> bytes:
-        return b""
-
-    def fingerprint(self, role: Any) -> str:
-        return "F" * 40
-
-    def detached(self, role: Any, content: bytes) -> bytes:
-        return b"signed"
-
-
 def require_boot(report: BootReport) -> BootReport:
     if not report.passed:
         raise BootError(f"no boot: {report.reason}", resolution="read the serial log")
@@ -213,7 +209,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
     stages: dict[Any, dict[str, Any]] = {
         rootfs: {
             "rootfs_spec": lambda *a, **k: Spec(name="core"),
-            "device_spec": lambda *a, **k: Spec(name="kernel"),
+            "device_spec": lambda *a, **k: OfDevice(name="kernel"),
             "tools_spec": lambda *a, **k: Tools(name="tools"),
             "ToolsSpec": Tools,
             "build_tools": rooms.tools,
@@ -224,7 +220,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "offer_tools": lambda tools, architecture, **k: None,
         },
         system_image: {
-            "publish_keyrings": lambda **k: None,
+            "publish_keyrings": lambda tree: None,
             "import_build": rooms.candidate,
             "release_candidate": rooms.release,
         },
@@ -233,12 +229,13 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "unpack_gadget": lambda ref, folder, **k: folder,
             "publish_gadget": lambda folder, **k: None,
             "fetch_image": lambda image, target, **k: target,
+            "store_image": lambda image, **k: image,
         },
         boot_test: {"boot_tests": rooms.boots_under, "require_boot": require_boot},
         pages: {"write_pages": rooms.pages},
         channels: {"newest_version": rooms.newest},
-        images: {"assemble_candidate": rooms.image},
-        Site: {"signer": lambda self: Signer(), "run": lambda self, tools: None},
+        images: {"candidate_session": lambda candidate, store: candidate, "flash": rooms.image},
+        Site: {"signer": lambda self: MemorySigner(), "run": lambda self, tools: None},
     }
     for owner, functions in stages.items():
         for name, function in functions.items():
@@ -344,7 +341,7 @@ def test_a_failed_boot_leaves_the_channel(build: Callable[..., BuildResult], roo
 def told_changes() -> str:
     """The part of the newest run's report that is about packages."""
     text = cast("Any", Artifact.get("build-tiny-1-edge")).data
-    return str(text.partition("## Packages")[2].partition("## Steps")[0].strip())
+    return str(text.partition("## Packages")[2].partition("## Tasks")[0].strip())
 
 
 def test_what_changed_is_told_since_the_last_release_whatever_failed_in_between(
@@ -353,7 +350,7 @@ def test_what_changed_is_told_since_the_last_release_whatever_failed_in_between(
     build()
     assert "first lock: 1 packages" in told_changes()
     build()
-    assert told_changes() == "No change: tools, core for amd64, board for amd64."
+    assert told_changes() == "No change: tools for amd64, core for amd64, board for amd64."
     rooms.suite, rooms.boots = "2" * 64, False
     with pytest.raises(BootError):
         build()
@@ -362,7 +359,7 @@ def test_what_changed_is_told_since_the_last_release_whatever_failed_in_between(
     assert "core upgraded: 1 → 2" in told_changes()
     assert "kernel upgraded: 1 → 2" in told_changes()
     build()
-    assert told_changes() == "No change: tools, core for amd64, board for amd64."
+    assert told_changes() == "No change: tools for amd64, core for amd64, board for amd64."
 
 
 def test_a_channel_is_told_its_own_changes_though_another_one_had_them_before(
@@ -402,25 +399,58 @@ def test_the_failure_in_prefect_is_our_error_with_its_resolution(
         assert "read the serial log" in (newest.state.message or "")
 
 
-def foreseen(tmp_path: Path) -> dict[str, tuple[str, ...]]:
-    site = Site(store_url=str(tmp_path / "store"), keys_folder=str(tmp_path / "keys"), channel=CHANNEL)
-    return {stage.name: stage.reasons for stage in explain(CHANNEL, str(tmp_path / "tiny.yaml"), site)}
+def depends_on(run: FlowRun, count: int) -> dict[str, set[str]]:
+    """What the graph of a run shows: each task run by its name, with those that it takes something from."""
+    these = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+        wait_until(lambda: len(client.read_task_runs(flow_run_filter=these)) >= count, 60, "the task runs")
+        runs = client.read_task_runs(flow_run_filter=these)
+    names = {each.id: each.name for each in runs}
+    inputs = {each.name: [item for items in each.task_inputs.values() for item in items] for each in runs}
+    return {
+        name: {names[item.id] for item in items if isinstance(item, TaskRunResult)} for name, items in inputs.items()
+    }
+
+
+def test_the_graph_of_a_run_shows_its_tasks_in_words_with_what_they_depend_on(
+    build: Callable[..., BuildResult], rooms: Rooms
+) -> None:
+    build()
+    with get_client(sync_client=True) as client:
+        newest = max(client.read_flow_runs(), key=lambda run: str(run.created))
+    graph = depends_on(newest, 25)
+    assert graph["Choosing the packages of the tools"] == {"Looking at the archives"}
+    assert graph["Choosing the packages of core for amd64"] == {"Looking at the archives", "Unpacking the tools"}
+    assert graph["Building the rootfs for amd64"] == {"Choosing the packages of core for amd64", "Unpacking the tools"}
+    assert graph["Publishing the build"] == {"Building the rootfs for amd64", "Building kernel and initrd of board"}
+    assert graph["Making the next version for board"] == {"Publishing the build", "Unpacking the tools"}
+    assert {"Making the next version for board"} < graph["Making the disk image of board"]
+    assert graph["Booting board with BIOS and UEFI"] == {"Making the disk image of board"}
+    before = {"Making the next version for board", "Booting board with BIOS and UEFI"}
+    assert before <= graph[f"Releasing {CHANNEL} for board"]
+    assert graph["Writing the pages"] == {"Publishing the build", f"Releasing {CHANNEL} for board"}
+
+
+def planned(tmp_path: Path) -> dict[str, tuple[str, ...]]:
+    """The reasons of each task that would run, or ()."""
+    project, store, keys = (str(tmp_path / name) for name in ("tiny.yaml", "store", "keys"))
+    return {action.task: action.reasons for action in plan_build(CHANNEL, project, store, keys, offline=False)}
 
 
 def test_explain_tells_what_would_run_and_does_nothing(
     build: Callable[..., BuildResult], rooms: Rooms, tmp_path: Path
 ) -> None:
-    never = foreseen(tmp_path)
+    never = planned(tmp_path)
     assert rooms.calls == ["probe", "plan tools first"]
     assert never["build-tools"] == ("no earlier run is recorded",)
-    assert never["build-rootfs"] == ("what it is made of is built first",)
-    assert never["release-candidate"] == ("what it is made of is built first",)
+    assert never["build-rootfs"] == ("waits for plan-packages", "waits for build-tools")
+    assert never["release-candidate"] == ("waits for import-build", "waits for boot-test")
     build()
     objects = [(found.key, found.etag) for found in rooms.store.list()]
     rooms.calls.clear()
-    assert set(foreseen(tmp_path).values()) == {()}
+    assert set(planned(tmp_path).values()) == {()}
     rooms.suite = "2" * 64
-    later = foreseen(tmp_path)
+    later = planned(tmp_path)
     assert later["plan-packages"] == ("archive trixie changed",)
     assert later["build-rootfs"] == later["build-device"] == ("packages changed (1)",)
     assert not {call.partition(" ")[0] for call in rooms.calls} - {"probe", "plan"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from prefect.client.schemas.objects import State
 from coreimage.errors import BuildError, InfrastructureError
 from coreimage.model import TEXT, ArtifactRef
 from coreimage.storage import put_blob_bytes, read_blob
-from tasks.caching import ArtifactPolicy, artifact_task, live_task
+from tasks.cache.policy import ArtifactPolicy
+from tasks.factory import artifact_task, live_task
 from tasks.site import Site
 from tests.harness.workshop import wait_until
 
@@ -187,9 +189,9 @@ def wants_slow(site: Site) -> State[ArtifactRef]:
 
 def test_what_two_runs_want_at_once_is_made_once(site: Site) -> None:
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(wants_slow, site)
+        first = pool.submit(copy_context().run, wants_slow, site)
         assert STARTED.wait(60)
-        second = pool.submit(wants_slow, site)
+        second = pool.submit(copy_context().run, wants_slow, site)
         wait_until(lambda: bool(list(site.store().list("leases/"))), 30, "the lease")
         assert not second.done()
         GO_ON.set()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.cli.app import cli
-from coreimage.process import Completed, run, spawn
+from coreimage.host.process import Completed, run, spawn
 from tests.unit.cli.commands import commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,6 +44,15 @@ def test_help_of_every_command_is_light(tmp_path: Path) -> None:
     words = json.dumps([[*words, "--help"] for words, _ in commands(cli)])
     shown = run([sys.executable, "-c", script, words], env=environment(), cwd=tmp_path).output
     assert shown.count("Usage: coreimage") == len(list(commands(cli)))
+
+
+def test_a_command_imports_no_other(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom coreimage.cli.app import run\nrun(['keys', 'rotate', '--help'])\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('coreimage.cli.commands.')))"
+    )
+    shown = run([sys.executable, "-c", script], env=environment(), cwd=tmp_path).output
+    assert shown.splitlines()[-1].split() == ["coreimage.cli.commands.keys", "coreimage.cli.commands.keys.rotate"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +99,7 @@ EMBEDDED = """
 import sys
 from pathlib import Path
 from coreimage import logs
-from coreimage.cli.prefect_server import prefect_api
+from coreimage.services.prefect_server import prefect_api
 logs.show(30)
 with prefect_api(Path("var/prefect")) as url:
     print(url, flush=True)
@@ -100,7 +109,7 @@ with prefect_api(Path("var/prefect")) as url:
         "Nothing."
         return 1
     print(empty(), flush=True)
-    from flows.reporting import finish_reporting
+    from flows.report.runs import finish_reporting
     finish_reporting()
     {tail}
 """
@@ -131,13 +140,13 @@ import sys
 import coreimage.cli.keys
 from coreimage import rootfs
 from coreimage.cli import main
-from coreimage.process import Sandbox
+from coreimage.host.sandbox import Sandbox
 
 def probe(archives, *, store, fetch, run):
     run(["sh", "-c", "echo stuck >&2; sleep " + sys.argv[1]], sandbox=Sandbox[sys.argv[2]],
         on_line=lambda line: print(line, flush=True))
 
-coreimage.cli.keys.make_keys = lambda folder: None
+coreimage.cli.keys.make_missing_keys = lambda folder: None
 rootfs.probe_archives = probe
 main(["build", "debian-core/13/edge", "--output", "x86.img"])
 """
@@ -145,7 +154,7 @@ main(["build", "debian-core/13/edge", "--output", "x86.img"])
 
 @pytest.mark.parametrize(
     ("number", "sandbox", "status"),
-    [(signal.SIGINT, "ROOT", 130), (signal.SIGTERM, "FAMILY", 130), (signal.SIGKILL, "ROOT", -signal.SIGKILL)],
+    [(signal.SIGINT, "ROOT", 130), (signal.SIGTERM, "PID_NAMESPACE", 130), (signal.SIGKILL, "ROOT", -signal.SIGKILL)],
 )
 def test_nothing_is_left_when_a_build_is_interrupted(
     number: signal.Signals, sandbox: str, status: int, tmp_path: Path

@@ -21,6 +21,7 @@ from prefect.server.schemas.schedules import CronSchedule as Scheduled
 
 from coreimage.errors import UsageError
 from deployments.deploy import deploy_project
+from deployments.plan import BY_HAND
 
 PROJECT = """
 project: tiny
@@ -82,7 +83,7 @@ PROMOTION = "promote-channel/tiny:1:stable"
 NAMES = {EDGE, BETA, "check-installation/tiny", "collect-garbage/tiny", "forget-runs/tiny", "renew-signatures/tiny"}
 NAMES |= {f"expire-channel/tiny:1:{name}" for name in ("beta", "edge", "stable")}
 NAMES |= {"build-channel/tiny:1:stable", PROMOTION}
-NAMES |= {f"{flow}/tiny" for flow in ("change-tree", "import-channel", "change-keys", "verify-tree")}
+NAMES |= {f"{flow.name}/tiny" for flow in BY_HAND}
 
 
 def test_one_deployment_per_channel_and_purpose(deployed: Deployed) -> None:
@@ -152,12 +153,37 @@ def test_the_form_offers_choices_and_refuses_others(deployed: Deployed) -> None:
     properties = (edge.parameter_openapi_schema or {})["properties"]
     assert properties["devices"]["items"]["enum"] == ["board", "box"]
     assert properties["channel"]["enum"] == ["tiny/1/edge"]
-    assert set(properties) == {"channel", "devices", "refresh", "offline"}
+    assert set(properties) == {"channel", "devices", "refresh", "offline", "keep_locks"}
     assert all("description" in properties[name] for name in properties), "people read what each is for"
     deployed.client.create_flow_run_from_deployment(edge.id, parameters={"devices": ["box"]})
     for wrong in ({"devices": ["bord"]}, {"channel": "tiny/1/beta"}, {"refresh": "perhaps"}):
         with pytest.raises(PrefectHTTPStatusError, match=r"409|422"):
             deployed.client.create_flow_run_from_deployment(edge.id, parameters=wrong)
+
+
+def test_each_operation_has_a_form_of_its_own_fields(deployed: Deployed) -> None:
+    deployed.deploy()
+    found = deployed.all()
+    promotion = found["promote-version/tiny"]
+    properties = (promotion.parameter_openapi_schema or {})["properties"]
+    assert set(properties) == {"source", "target", "device", "version", "percentage", "delta_bases"}
+    assert properties["source"]["anyOf"][0]["enum"] == ["tiny/1/edge", "tiny/1/beta", "tiny/1/stable"]
+    assert properties["device"]["anyOf"][0]["enum"] == ["board", "box"]
+    for name in NAMES:
+        schema = found[name].parameter_openapi_schema or {}
+        assert all("description" in field for field in schema["properties"].values()), name
+        assert found[name].description, name
+    given = {"source": "tiny/1/edge", "target": "made-by-hand", "device": "board"}
+    deployed.client.create_flow_run_from_deployment(promotion.id, parameters=given)
+    rotation = found["rotate-key/tiny"]
+    deployed.client.create_flow_run_from_deployment(rotation.id, parameters={"role": "image-signing"})
+    for deployment, wrong in (
+        (promotion, {"source": "tiny/1/edge", "device": "board"}),
+        (promotion, {**given, "percentage": 101}),
+        (rotation, {"role": "image-singing"}),
+    ):
+        with pytest.raises(PrefectHTTPStatusError, match=r"409|422"):
+            deployed.client.create_flow_run_from_deployment(deployment.id, parameters=wrong)
 
 
 @pytest.mark.parametrize(

@@ -19,19 +19,20 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 from prefect.context import FlowRunContext
+from pydantic import ByteSize
 
 from coreimage.errors import AttentionError
+from coreimage.operations.health import low_disks
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage import open_store, put_blob_bytes
-from coreimage.system_image import publish_keyrings, verify_store
-from coreimage.system_image.tree import read_channels, read_images
+from coreimage.system_image import ChannelTree, publish_keyrings, verify_store
+from coreimage.system_image.channels.document import read_channels, read_index
 from flows.promotion import promote_channel
 from flows.upkeep import (
     check_installation,
     collect_garbage,
     expire_channel,
     forget_old_runs,
-    low_disk,
     renew_signatures,
 )
 from tasks.site import Site
@@ -54,7 +55,7 @@ DEBIAN_CORE = Path(project("small.yaml")).parents[2] / "deployments/debian-core.
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     keys, store = small_keys(tmp_path / "keys"), open_store(str(tmp_path / "store"))
     signer = GnupgSigner(keys)
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     monkeypatch.setenv("COREIMAGE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("COREIMAGE_KEYS", str(keys))
@@ -102,10 +103,10 @@ def test_what_nobody_needs_goes_and_is_listed(site: Site, tmp_path: Path, monkey
     (tree / "program").write_bytes(b"old")
     old = put_blob_bytes(site.store(), b"a package of long ago", "text/plain")
     os.utime(tmp_path / "store" / old.uri, (1, 1))
-    assert collect_garbage("debian-core", max_size="0", dry_run=True) == 1
+    assert collect_garbage("debian-core", max_size=ByteSize(0), dry_run=True) == 1
     assert site.store().head(old.uri)
     assert tree.exists()
-    assert collect_garbage("debian-core", max_size="0") == 1
+    assert collect_garbage("debian-core", max_size=ByteSize(0)) == 1
     assert site.store().head(old.uri) is None
     assert not tree.exists()
     artifact = cast("Any", Artifact.get("garbage-debian-core"))
@@ -117,8 +118,8 @@ def test_what_nobody_needs_goes_and_is_listed(site: Site, tmp_path: Path, monkey
 
 
 def versions(site: Site) -> set[int]:
-    images = read_images(site.store(), read_channels(site.store(), site.signer()).document, CHANNEL, DEVICE)
-    return {image["version"] for image in images}
+    tree = site.channel_tree()
+    return {image.version for image in read_index(tree.store, read_channels(tree).channels, CHANNEL, DEVICE).images}
 
 
 def test_old_runs_are_forgotten_with_their_artifacts_and_others_are_not(site: Site) -> None:
@@ -156,5 +157,5 @@ def test_keys_that_end_and_full_disks_are_told_before_they_hurt(site: Site, tmp_
     (tmp_path / "project.yaml").write_text(text + "maintenance: {free_disk_gb: 0, key_expiry_days: 800}\n")
     with pytest.raises(AttentionError, match="image-signing keyring ends on"):
         check_installation("debian-core")
-    (told,) = low_disk(10**6, tmp_path)
+    (told,) = low_disks(10**6, [tmp_path])
     assert "less than 1e+06 GB" in told

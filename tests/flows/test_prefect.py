@@ -18,8 +18,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.context import FlowRunContext
 
-from coreimage.process import run
-from flows.reporting import finish_reporting
+from coreimage.host.process import run
+from flows.report.runs import finish_reporting
 from tasks.site import live_lines
 from tests.harness.ordinary_user import ROOT_DIR
 
@@ -59,7 +59,7 @@ def test_a_cron_schedule_really_creates_runs() -> None:
 KEY = """
 from pathlib import Path
 from coreimage.model import ArtifactRef, ArchiveRelease
-from tasks.caching import ArtifactPolicy
+from tasks.cache.policy import ArtifactPolicy
 from tasks.site import Site
 ref = ArtifactRef(uri="x", sha256="a" * 64, size_bytes=1, media_type="application/gzip")
 site = Site(store_url="s", keys_folder="k")
@@ -122,7 +122,7 @@ from prefect import flow
 from coreimage.errors import BuildError
 from coreimage.model import TEXT, ArtifactRef
 from coreimage.storage import put_blob_bytes
-from tasks.caching import artifact_task
+from tasks.factory import artifact_task
 from tasks.site import Site
 
 @artifact_task(code=["coreimage.errors"])
@@ -137,7 +137,7 @@ def bad(part: ArtifactRef, *, site: Site) -> ArtifactRef:
 
 @flow
 def two(folder: str) -> None:
-    "The second step fails until `mended` exists."
+    "The second task fails until `mended` exists."
     site = Site(store_url=f"{folder}/store", keys_folder=folder)
     bad(good(site=site), site=site)
 
@@ -161,7 +161,7 @@ def test_a_failed_run_goes_on_from_where_it_was_under_the_same_id(tmp_path: Path
         assert again.state is not None
         assert (again.state.name, again.run_count) == ("Completed", 2)
         states = awaited(lambda: _states(client, failed.id), 20)
-    assert states == {("good", "Completed"), ("good", "Cached"), ("bad", "Failed"), ("bad", "Completed")}
+    assert states == {("Good", "Completed"), ("Good", "Cached"), ("Bad", "Failed"), ("Bad", "Completed")}
 
 
 def _states(client: object, run_id: UUID) -> set[tuple[str, str]]:
@@ -169,7 +169,7 @@ def _states(client: object, run_id: UUID) -> set[tuple[str, str]]:
 
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     runs = client.read_task_runs(flow_run_filter=of_run)  # type: ignore[attr-defined]
-    states = {(found.name.rpartition("-")[0], found.state.name) for found in runs}
+    states = {(found.name, found.state.name) for found in runs}
     return states if len(states) == 4 else set()
 
 

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.context import FlowRunContext
 
-from flows.reporting import ended_before, forget_old_runs
+from flows.report.runs import ended_before, forget_old_runs
 
 pytestmark = pytest.mark.usefixtures("prefect_url")
 DAY = timedelta(days=1)

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State
 
 import tasks
 from coreimage.errors import BuildError, InfrastructureError, UsageError, VerificationError
-from coreimage.http import ATTEMPTS
+from coreimage.http.retry import ATTEMPTS
 from coreimage.model import ArtifactRef
 from coreimage.rootfs import ArchiveSpec, ToolsSpec
 from coreimage.rootfs.spec import binary_keyring

@@ -22,7 +22,7 @@ from prefect.states import Running, Scheduled
 
 from flows.build import build_channel
 from flows.promotion import promote_channel
-from flows.schedule import drop_missed
+from flows.running.schedule import drop_missed
 from flows.upkeep import check_installation, collect_garbage, expire_channel, forget_old_runs, renew_signatures
 from tests.harness.workshop import wait_until
 

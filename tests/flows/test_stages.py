@@ -10,10 +10,10 @@ import pytest
 
 from coreimage import rootfs
 from coreimage.errors import BootError, BuildError
-from coreimage.stages import STAGES, Stage, Stages
+from coreimage.operations.stages import STAGES, Stage, Stages
 from coreimage.storage import put_blob_bytes
 from flows.build import build_channel
-from flows.stages import StagesResult, build_stages
+from flows.plan import StagesResult, build_stages
 from tests.flows.test_build import CHANNEL, WHOLE, Rooms, rooms
 
 __all__ = ["rooms"]
@@ -59,9 +59,9 @@ def test_up_to_each_stage_one_by_one(take: Take, rooms: Rooms) -> None:
         result = take(last=stage)
         anew = [call for call in rooms.calls if call != "probe"]
         assert anew == [call for call in WHOLE[done : AFTER[stage]] if call != "probe"], stage
-        assert result.made[-1].stage in STAGES[: STAGES.index(stage) + 1]
+        assert result.outputs[-1].stage in STAGES[: STAGES.index(stage) + 1]
         done = AFTER[stage]
-    assert take().steps[-1].cached
+    assert take().tasks[-1].cached
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -85,15 +85,15 @@ def test_between_two_stages(take: Take, rooms: Rooms, places: dict[str, Any]) ->
     build_channel(CHANNEL, **places)
     result = take(first="rootfs", last="device")
     assert rooms.calls == ["rootfs", "device"]
-    assert {made.stage for made in result.made} == {"plan", "rootfs", "device"}
-    assert [made.subject for made in result.made if made.stage == "device"] == [f"{CHANNEL}-amd64"]
-    tarball = next(made for made in result.made if made.step == "build-device").artifacts["tarball"]
+    assert {made.stage for made in result.outputs} == {"plan", "rootfs", "device"}
+    assert [made.subject for made in result.outputs if made.stage == "device"] == [f"{CHANNEL}-board-amd64"]
+    tarball = next(made for made in result.outputs if made.task == "build-device").artifacts["tarball"]
     assert Path(places["store_url"], tarball.uri).is_file()
 
 
 def test_what_comes_before_must_have_been_done(take: Take, rooms: Rooms) -> None:
     take(last="rootfs")
-    with pytest.raises(BuildError, match="the stage device was not done yet") as refused:
+    with pytest.raises(BuildError, match="no result of the stage device is remembered") as refused:
         take(first="publish")
     assert "--until device" in refused.value.resolution
     assert rooms.calls == []

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coreimage.host.process import run
 from coreimage.http import Downloader
-from coreimage.process import run
 
 fetch = Downloader(attempts=1)
 """Once is enough: the archives are on this machine, or one mirror away."""

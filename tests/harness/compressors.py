@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from coreimage.client import RepositoryError
 from coreimage.client.compact import PACKERS, UNPACKERS
-from coreimage.process import Completed
+from coreimage.host.process import Completed
 
 
 class PythonTools:

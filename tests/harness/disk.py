@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coreimage.disk_image.gpt import read_table
-from coreimage.process import run
+from coreimage.host.process import run
 
 
 def filesystem(image: Path, partition: str) -> str:

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coreimage.cli.prefect_server import free_port
+from coreimage.services.ports import free_port
 from tests.harness.api import Api
 from tests.harness.s3 import S3Server, seaweedfs
 from tests.harness.workshop import wait_until

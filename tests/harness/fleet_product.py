@@ -19,7 +19,7 @@ from tests.harness.product import Product, small_keys
 from tests.harness.server import serve
 from tests.harness.tools import SharedTools
 
-OF_STEPS = {"flows": {"name": {"any_": ["take-step"]}}}
+OF_TASKS = {"flows": {"name": {"any_": ["run-task"]}}}
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,27 @@ class FleetProduct:
         prefix = f"images/{channel}/{device}/"
         return {item.key.removeprefix(prefix).split("/")[0] for item in self.store.list(prefix)}
 
-    def steps_elsewhere(self) -> list[dict[str, Any]]:
-        """All runs of steps that other machines took, and how each ended."""
+    def remote_runs(self) -> list[dict[str, Any]]:
+        """All runs of tasks that other machines were given, and how each ended."""
         return self._found_by("/flow_runs/filter")
 
     def done(self) -> Counter[str]:
-        """How often each step was really done elsewhere, rather than found done, by what tells steps apart."""
-        keys = {run["id"]: _key_of(run) for run in self.steps_elsewhere()}
+        """How often each task really ran elsewhere, rather than being found done, by what tells tasks apart."""
+        keys = {run["id"]: _key_of(run) for run in self.remote_runs()}
         tasks = self._found_by("/task_runs/filter")
         return Counter(keys[task["flow_run_id"]] for task in tasks if task["state"]["name"] == "Completed")
 
     def _found_by(self, path: str) -> list[dict[str, Any]]:
         """All pages of an answer."""
         found: list[dict[str, Any]] = []
-        while page := self.fleet.api(path, {**OF_STEPS, "limit": 200, "offset": len(found), "sort": "ID_DESC"}):
+        while page := self.fleet.api(path, {**OF_TASKS, "limit": 200, "offset": len(found), "sort": "ID_DESC"}):
             found += page
         return found
 
 
-def _key_of(step: dict[str, Any]) -> str:
+def _key_of(run: dict[str, Any]) -> str:
     """The one of its tags that no deployment gave it."""
-    (key,) = [tag for tag in step["tags"] if tag.startswith(step["parameters"]["step"])]
+    (key,) = [tag for tag in run["tags"] if tag.startswith(run["parameters"]["task"])]
     return str(key)
 
 
@@ -71,7 +71,7 @@ def fleet_product(
     folder: Path, tools: SharedTools, *, channels: Sequence[str], devices: Mapping[str, Architecture]
 ) -> Iterator[FleetProduct]:
     """The servers, without workers yet. This process sees the store for the block."""
-    product = Product(folder / "product", channels=tuple(channels), devices=devices, settings={"spread": True})
+    product = Product(folder / "product", channels=tuple(channels), devices=devices, settings={"remote_tasks": True})
     keys = small_keys(folder / "keys")
     with (
         fleet(folder) as made,

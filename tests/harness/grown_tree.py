@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from coreimage.host.process import run
 from coreimage.model import (
     DISK_IMAGE_ZSTD,
     JSON,
@@ -25,11 +26,10 @@ from coreimage.model import (
     PublishedBuild,
     RootfsBuild,
 )
-from coreimage.process import run
 from coreimage.publication import BuildContent, BuildTree, mark_good, publish_build
 from coreimage.signing import Signer
 from coreimage.storage import Store, put_blob_bytes
-from coreimage.system_image import import_build, publish_keyrings, release_candidate
+from coreimage.system_image import ChannelTree, import_build, publish_keyrings, release_candidate
 from tests.harness.trees import device_tarball, rootfs_tarball
 from tests.unit.publication.builds import lock
 
@@ -42,7 +42,7 @@ _PACKAGES = {"base-files": "13.8", "bash": "5.2.37", "libc6": "2.41-12", "openss
 
 def grow(store: Store, signer: Signer, days: int, *, first: int = 0) -> list[PublishedBuild]:
     """A build and a version a day; day `n` upgrades some packages, and every fifth adds or removes one."""
-    publish_keyrings(store=store, signer=signer, now=lambda: START)
+    publish_keyrings(ChannelTree(store, signer, lambda: START))
     return [_build(store, signer, day) for day in range(first, first + days)]
 
 
@@ -59,9 +59,9 @@ def publish_day(store: Store, signer: Signer, day: int) -> PublishedBuild:
 def _build(store: Store, signer: Signer, day: int) -> PublishedBuild:
     now = START + timedelta(days=day)
     published = publish_day(store, signer, day)
-    candidate = import_build(published, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=lambda: now)
+    candidate = import_build(ChannelTree(store, signer, lambda: now), published, CHANNEL, DEVICE, run=run)
     raw_sha256 = put_image(store, candidate.version)
-    release_candidate(candidate, store=store, signer=signer, now=lambda: now)
+    release_candidate(ChannelTree(store, signer, lambda: now), candidate)
     mark_good(published, ARCHITECTURE, list(_boots(store, raw_sha256)), store=store, now=now)
     return published
 

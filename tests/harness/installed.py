@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.cli.installation import unused_port
+from coreimage.services.ports import free_seaweed_port
 from coreimage.storage import Store, open_store
 from tests.harness.api import RUN_WITHIN_S, Api
 from tests.harness.product import Product
@@ -50,7 +50,7 @@ class Installed(Api):
         state = self.folder / "var/up/state.json"
         if not state.exists():
             state.parent.mkdir(parents=True, exist_ok=True)
-            state.write_text(json.dumps({name: unused_port() for name in ("prefect", "s3", "web")}))
+            state.write_text(json.dumps({name: free_seaweed_port() for name in ("prefect", "s3", "web")}))
 
     def environment(self) -> dict[str, str]:
         """What somebody at a terminal beside it has set: where the API and the store are."""

@@ -13,7 +13,7 @@ from typing import IO
 
 from packaging.requirements import Requirement
 
-from coreimage.process import run
+from coreimage.host.process import run
 from tests.harness.ordinary_user import ROOT_DIR
 
 OWN = ("coreimage", "flows", "tasks", "deployments")

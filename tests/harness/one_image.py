@@ -11,14 +11,14 @@ import json
 import sys
 from pathlib import Path
 
-from coreimage.config import load_project
-from coreimage.flash import Making, flash_local
-from coreimage.local_parts import local_part
 from coreimage.model import ArtifactRef, DeviceBuild, RootfsBuild, ToolsTree, Value
+from coreimage.operations.flash import ImageRecipe, flash_local
+from coreimage.operations.local_parts import local_part
+from coreimage.project.loading import load_project
 from coreimage.rootfs import Offline, build_device, build_rootfs, device_spec, rootfs_spec, tools_run
 from coreimage.storage import fetch_blob, open_store
 from coreimage.system_image import customise_rootfs
-from coreimage.tarball import XzFilter, compress_xz
+from coreimage.tarball import compress_xz
 
 
 class Given(Value):
@@ -59,11 +59,11 @@ def _packed(given: Given, rootfs: ArtifactRef, device: ArtifactRef, folder: Path
     run = tools_run(given.tools, store=store)
     parts = [fetch_blob(store, ref, folder / name) for ref, name in ((rootfs, "r.tar.gz"), (device, "d.tar.gz"))]
     payload, image = folder / "r.tar.xz", folder / "x.img"
-    compress_xz(lambda file: customise_rootfs(parts[0], file), payload, run=run, filters=XzFilter.X86)
+    compress_xz(lambda file: customise_rootfs(parts[0], file), payload, run=run, code_filter="x86")
     gadget = project.path(project.config.devices[given.device].gadget)
-    making = Making(gadget_folder=gadget, output=image, run=run, work_folder=folder)
+    recipe = ImageRecipe(gadget_folder=gadget, output=image, run=run, work_folder=folder)
     local = [local_part("rootfs", parts[0], folder), local_part("device", parts[1], folder)]
-    flash_local(given.channel, given.device, "amd64", 1, making, local=local)
+    flash_local(given.channel, given.device, "amd64", 1, recipe, local=local)
     return {"payload": _sha256(payload), "image": _sha256(image)}
 
 

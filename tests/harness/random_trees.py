@@ -9,8 +9,12 @@ import os
 import stat
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from copy import copy
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -33,6 +37,16 @@ ACL, DEFAULT_ACL = f"{XATTR}system.posix_acl_access", f"{XATTR}system.posix_acl_
 SPARSE = "GNU.sparse.major"
 _HOLE_BYTES = 4096
 GZIP_MAGIC = b"\x1f\x8b"
+
+# One draw of everything costs a third of a draw for each: most of the time of these tests is drawing.
+_LOOKS = st.sampled_from(list(product((1_700_000_000, 1_700_000_001), (0o644, _ACL_MODE, 0), (0, 1000, 3_000_000))))
+"""Modification times, modes (0: the one of the kind with a special bit) and owners."""
+_ATTRIBUTES = st.sampled_from(list(product((b"", b"note", b"\xff\0="), (False, True), (False, True))))
+_TARGETS = st.sampled_from(["a", "/nowhere", "../ä", os.fsdecode(b"\xff")])
+_MINORS = st.sampled_from([3, 5])
+_ONE_IN_SIX = st.integers(0, 5)
+_CHANGES = st.sampled_from(["none", "gone", "kind", "kind", "about", "about", *["content"] * 3, "name", "link"])
+_PATHS = st.lists(st.sampled_from(_NAMES), min_size=1, max_size=2)
 
 Member = tuple[tarfile.TarInfo, bytes]
 """A header and the content of the file; one that names a version of sparse files is written without its holes."""
@@ -71,7 +85,7 @@ def layers(draw: st.DrawFn) -> Layers:
 
 @st.composite
 def _trees(draw: st.DrawFn, linkable: Sequence[str] = (), *, max_size: int = 8) -> list[Member]:
-    paths = draw(st.lists(st.lists(st.sampled_from(_NAMES), min_size=1, max_size=2), min_size=2, max_size=max_size))
+    paths = draw(st.lists(_PATHS, min_size=2, max_size=max_size))
     found: dict[bytes, Member] = {b"system": _member(b"system", tarfile.DIRTYPE, draw)}
     for parts in paths:
         name = b"/".join([draw(st.sampled_from(_ROOTS)), *parts])
@@ -98,7 +112,7 @@ def _change(
     draw: st.DrawFn, member: tarfile.TarInfo, content: bytes, names: Collection[bytes], linkable: Sequence[str]
 ) -> list[Member]:
     name = _bytes(member.name)
-    what = draw(st.sampled_from(["none", "gone", "kind", "kind", "about", "about", *["content"] * 3, "name", "link"]))
+    what = draw(_CHANGES)
     changed = copy(member)
     if what == "link" and linkable and not member.isdir():
         return [_member(name, tarfile.LNKTYPE, draw, linkable)]
@@ -120,7 +134,8 @@ def _change(
 def _other(content: bytes) -> bytes:
     """Of the same size, or with such a change in what is packed."""
     if content.startswith(GZIP_MAGIC):
-        return gzip.compress(_other(gzip.decompress(content)), 6, mtime=0)
+        with suppress(OSError, EOFError, zlib.error):  # a drawn content may only begin like one
+            return gzip.compress(_other(gzip.decompress(content)), 6, mtime=0)
     return bytes(byte ^ 0x55 for byte in content[:3]) + content[3:]
 
 
@@ -242,12 +257,17 @@ def _seen(name: bytes, path: bytes, firsts: dict[tuple[int, int], bytes]) -> Ent
     )
 
 
-def _any(draw: st.DrawFn, name: bytes, linkable: Sequence[str] = (), *, folders: bool = True) -> Member:
+@cache
+def _kinds(*, linkable: bool, folders: bool) -> st.SearchStrategy[bytes]:
     kinds = [tarfile.REGTYPE] * 3 + [tarfile.SYMTYPE] * 2 + [tarfile.FIFOTYPE]
     kinds += [tarfile.DIRTYPE] if folders else []
     kinds += [tarfile.LNKTYPE] * 4 if linkable else []
     kinds += [tarfile.CHRTYPE, tarfile.BLKTYPE] if _NODES else []
-    return _member(name, draw(st.sampled_from(kinds)), draw, linkable)
+    return st.sampled_from(kinds)
+
+
+def _any(draw: st.DrawFn, name: bytes, linkable: Sequence[str] = (), *, folders: bool = True) -> Member:
+    return _member(name, draw(_kinds(linkable=bool(linkable), folders=folders)), draw, linkable)
 
 
 def _member(name: bytes, kind: bytes, draw: st.DrawFn, linkable: Sequence[str] = ()) -> Member:
@@ -261,33 +281,32 @@ def _member(name: bytes, kind: bytes, draw: st.DrawFn, linkable: Sequence[str] =
 
 def _describe(member: tarfile.TarInfo, content: bytes, draw: st.DrawFn, linkable: Sequence[str]) -> None:
     """All but its name, its kind and its content is drawn anew."""
-    member.mtime = draw(st.sampled_from([1_700_000_000, 1_700_000_001]))
-    member.mode = draw(st.sampled_from([0o644, _ACL_MODE, 0o2755 if member.isdir() else 0o4755]))
-    member.uid = draw(st.sampled_from([0, 1000, 3_000_000])) if _NODES else os.geteuid()
+    member.mtime, mode, owner = draw(_LOOKS)
+    member.mode = mode or (0o2755 if member.isdir() else 0o4755)
+    member.uid = owner if _NODES else os.geteuid()
     member.gid = member.uid if _NODES else os.getegid()
     member.pax_headers = _attributes(draw, member)
     if bytes(_HOLE_BYTES) in content and draw(st.booleans()):
         member.pax_headers[SPARSE] = "1"
     if member.issym():
-        member.linkname = draw(st.sampled_from(["a", "/nowhere", "../ä", _text(b"\xff")]))
+        member.linkname = draw(_TARGETS)
     elif member.islnk():
         member.linkname = draw(st.sampled_from(linkable))
     elif member.isdev() and not member.isfifo():
-        member.devmajor, member.devminor = 1, draw(st.sampled_from([3, 5]))
+        member.devmajor, member.devminor = 1, draw(_MINORS)
 
 
 def _attributes(draw: st.DrawFn, member: tarfile.TarInfo) -> dict[str, str]:
     """What files of this kind may have: a capability no folder, an ACL no mode that says otherwise."""
-    if not (member.isreg() or member.isdir()) or (member.isdir() and draw(st.integers(0, 5))):
+    if not (member.isreg() or member.isdir()) or (member.isdir() and draw(_ONE_IN_SIX)):
         return {}
+    note, has_first, has_acl = draw(_ATTRIBUTES)
     found: dict[str, bytes] = {}
-    if note := draw(st.sampled_from([b"", b"note", b"\xff\0="])):
+    if note:
         found[NOTE] = note
-    if _NODES and member.isdir() and draw(st.booleans()):
-        found[DEFAULT_ACL] = ACL_BYTES
-    if _NODES and member.isreg() and draw(st.booleans()):
-        found[CAPABILITY] = _CAPABILITY_BYTES
-    if _NODES and member.isreg() and member.mode == _ACL_MODE and draw(st.booleans()):
+    if _NODES and has_first:
+        found |= {DEFAULT_ACL: ACL_BYTES} if member.isdir() else {CAPABILITY: _CAPABILITY_BYTES}
+    if _NODES and member.isreg() and member.mode == _ACL_MODE and has_acl:
         found[ACL] = ACL_BYTES
     return {name: _text(found[name]) for name in sorted(found)}
 

@@ -15,7 +15,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from coreimage.cli.prefect_server import free_port
+from coreimage.services.ports import free_port
 
 
 @contextmanager

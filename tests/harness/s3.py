@@ -19,7 +19,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from coreimage.process import Child, spawn
+from coreimage.host.children import Child
+from coreimage.host.process import spawn
 
 ACCESS_KEY, SECRET_KEY, BUCKET = "coreimage-test", "not-a-secret", "test"
 _READY_S = 120.0

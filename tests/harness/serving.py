@@ -5,26 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coreimage.process import spawn
+from coreimage.host.process import spawn
+from coreimage.services import web_server
 from coreimage.storage import Store
-from coreimage.web_server import make_server
 
 
 @contextmanager
-def serving(store: Store) -> Iterator[str]:
+def serving(store: Store, *, idle_limit_s: int = web_server.IDLE_LIMIT_S) -> Iterator[str]:
     """The address, until the block is left."""
-    with make_server(store, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with web_server.serving(store, "127.0.0.1", 0, idle_limit_s=idle_limit_s) as server:
+        yield f"http://127.0.0.1:{server.port}"
 
 
 _CONFIG = Path(__file__).parents[2] / "infra/nginx/coreimage.conf"

@@ -7,8 +7,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+from coreimage.host.process import run
 from coreimage.model import RootfsBuild
-from coreimage.process import run
 from coreimage.storage import open_store, read_blob
 from tests.harness.ordinary_user import ROOT_DIR, as_ordinary_user
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from coreimage.config import load_project
+from coreimage.host.process import Run, run
 from coreimage.model import Architecture, RootfsBuild
-from coreimage.process import Run, run
+from coreimage.project.loading import load_project
 from coreimage.rootfs import build_rootfs, machine_architecture, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import open_store
 from tests.harness.archive import LocalArchive, TestKey, fetch

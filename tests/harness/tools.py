@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.config import load_project
+from coreimage.host.process import Run, run
 from coreimage.model import PackageLock, ToolsTree
-from coreimage.process import Run, run
+from coreimage.project.loading import load_project
 from coreimage.rootfs import (
     build_tools,
     machine_architecture,

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coreimage.model import TAR_GZ, TEXT, Candidate, Compression, PublishedBuild, PublishedFile
-from coreimage.process import run
+from coreimage.host.process import run
+from coreimage.model import JSON, TAR_GZ, TEXT, Candidate, Compression, PublishedBuild, PublishedFile
 from coreimage.signing import Role, Signer
 from coreimage.storage import Store, put_blob_bytes
-from coreimage.system_image import import_build, release_candidate
+from coreimage.system_image import ChannelTree, import_build, release_candidate
 
 CHANNEL, DEVICE = "debian-core/13/edge", "generic_amd64"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -65,10 +65,20 @@ def device_tarball() -> bytes:
 def published(
     store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one", names: Sequence[str] = ()
 ) -> PublishedBuild:
-    device = device_tarball()
     files = [
-        PublishedFile(name=f"trixie-preinstalled-core-amd64{suffix}", artifact=put_blob_bytes(store, content, TAR_GZ))
-        for suffix, content in ((".device.tar.gz", device), (".tar.gz", rootfs_tarball(text, names)))
+        PublishedFile(
+            name="trixie-preinstalled-core-amd64.device.tar.gz",
+            role="device",
+            architecture="amd64",
+            device=DEVICE,
+            artifact=put_blob_bytes(store, device_tarball(), TAR_GZ),
+        ),
+        PublishedFile(
+            name="trixie-preinstalled-core-amd64.tar.gz",
+            role="rootfs",
+            architecture="amd64",
+            artifact=put_blob_bytes(store, rootfs_tarball(text, names), TAR_GZ),
+        ),
     ]
     sums = "".join(f"{file.artifact.sha256} *{file.name}\n" for file in files).encode()
     return PublishedBuild(
@@ -78,6 +88,7 @@ def published(
         build_id=build_id,
         prefix=f"cdimage/debian-core/daily-preinstalled/{build_id}/",
         files=tuple(files),
+        info=put_blob_bytes(store, b"{}", JSON),
         checksums=put_blob_bytes(store, sums, TEXT),
         signature=put_blob_bytes(store, signer.detached(Role.CDIMAGE, sums), TEXT),
     )
@@ -94,14 +105,14 @@ def imported(
     names: Sequence[str] = (),
 ) -> Candidate:
     build = published(store, signer, build_id, text, names)
-    effects: dict[str, Any] = {"store": store, "signer": signer, "run": run, "now": now}
-    return import_build(build, CHANNEL, DEVICE, compression=compression, delta_bases=delta_bases, **effects)
+    tree = ChannelTree(store, signer, now)
+    return import_build(tree, build, CHANNEL, DEVICE, compression=compression, delta_bases=delta_bases, run=run)
 
 
 def released(store: Store, signer: Signer, build_id: str = "20261123", text: bytes = b"one", **options: Any) -> int:
     """`options` are those of `imported`."""
     candidate = imported(store, signer, build_id, text, **options)
-    return release_candidate(candidate, store=store, signer=signer, now=now).version
+    return release_candidate(ChannelTree(store, signer, now), candidate).version
 
 
 class RememberingSigner:
@@ -111,6 +122,7 @@ class RememberingSigner:
         self._signer = signer
         self._signatures: dict[tuple[str, Role, bytes], bytes] = {}
         self.has, self.fingerprint, self.public_key = signer.has, signer.fingerprint, signer.public_key
+        self.verify, self.open_inline = signer.verify, signer.open_inline
 
     def detached(self, role: Role, content: bytes) -> bytes:
         return self._once("detached", role, content, self._signer.detached)

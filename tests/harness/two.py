@@ -12,11 +12,12 @@ from pathlib import Path
 
 from debian.deb822 import Deb822
 
-from coreimage.config import load_project
+from coreimage.architecture.facts import FACTS
+from coreimage.host.process import run
 from coreimage.model import Architecture, RootfsBuild
-from coreimage.process import run
+from coreimage.project.loading import load_project
 from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
-from coreimage.rootfs.sources import host_sources, mirror_for
+from coreimage.rootfs.apt_sources import host_sources, mirror_for
 from coreimage.rootfs.spec import DEVICE_PACKAGES
 from coreimage.storage import open_store
 from tests.boot.synthetic import initrd
@@ -25,8 +26,6 @@ from tests.harness.ordinary_user import ROOT_DIR
 
 SUITE = "two"
 KERNEL = "6.12-two"
-CONSOLES = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
-"""By architecture: where its kernel and its firmware talk."""
 _DEBIAN = "trixie"
 _BASE = (
     *("busybox-static", "coreutils", "dash", "dpkg", "tar", "libc6", "libc-bin", "libmd0", "libselinux1"),
@@ -58,8 +57,8 @@ _UPDATE_INITRAMFS = '#!/bin/sh\nset -e\ncp /usr/lib/two/initrd "/boot/initrd.img
 
 def two_archive(folder: Path, key: TestKey, work: Path) -> LocalArchive:
     """An archive with one suite for both architectures; more may be added before the next `publish`."""
-    archive = LocalArchive(folder, key, origin="Two", label="Two", architectures=tuple(CONSOLES))
-    for architecture in CONSOLES:
+    archive = LocalArchive(folder, key, origin="Two", label="Two", architectures=tuple(FACTS))
+    for architecture in FACTS:
         _add_system(archive, architecture, work / architecture)
     for name in DEVICE_PACKAGES:
         archive.add(SUITE, name)
@@ -84,11 +83,11 @@ def build_two(project: Path, store_url: str, architecture: Architecture) -> Root
     return build_rootfs(spec, lock, store=store, fetch=fetch, run=run)
 
 
-def _add_system(archive: LocalArchive, architecture: str, work: Path) -> None:
+def _add_system(archive: LocalArchive, architecture: Architecture, work: Path) -> None:
     debian = _Debian(architecture, work)
     base, kernel = debian.unpacked("base", *_BASE), debian.unpacked("kernel", debian.kernel())
     ramdisk = work / "initrd"
-    ramdisk.write_bytes(initrd((base / "usr/bin/busybox").read_bytes(), CONSOLES[architecture]))
+    ramdisk.write_bytes(initrd((base / "usr/bin/busybox").read_bytes(), FACTS[architecture].serial_console))
     _add_base(archive, SUITE, "two-base", architecture, base)
     archive.add(
         SUITE,

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from coreimage.signing import GnupgSigner, Role, create_keys
 from coreimage.storage.directory import DirectoryStore
+from tests.harness.no_fsync import no_fsync
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    with no_fsync():
+        yield
 
 
 @pytest.fixture(scope="session")

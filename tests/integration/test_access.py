@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import boto3
@@ -19,13 +19,20 @@ import requests
 from botocore.exceptions import ClientError
 
 from coreimage.errors import CoreimageError, HostError
+from coreimage.host.process import run
 from coreimage.model import PublishedBuild
 from coreimage.pages import write_pages
-from coreimage.process import run
 from coreimage.publication import expire_builds, mark_good
 from coreimage.signing import GnupgSigner
 from coreimage.storage import Store, open_store, require_format
-from coreimage.system_image import create_channel, import_build, promote, publish_keyrings, release_candidate
+from coreimage.system_image import (
+    ChannelTree,
+    create_channel,
+    import_build,
+    promote,
+    publish_keyrings,
+    release_candidate,
+)
 from tests.harness.grown_tree import ARCHITECTURE, CHANNEL, DEVICE, START, TREE, publish_day
 from tests.harness.ordinary_user import ROOT_DIR
 from tests.harness.s3 import S3Server
@@ -177,7 +184,7 @@ def test_each_role_can_do_its_work(bucket: Bucket, signer: GnupgSigner) -> None:
     """What the pipeline does, one role after the other: from a build to a promoted version, pages and retention."""
     now = START + timedelta(days=1)
 
-    def clock() -> object:
+    def clock() -> datetime:
         return now
 
     published: list[PublishedBuild] = []
@@ -187,18 +194,18 @@ def test_each_role_can_do_its_work(bucket: Bucket, signer: GnupgSigner) -> None:
         mark_good(published[1], ARCHITECTURE, [], store=store, now=now)
     stable = "debian-core/13/stable"
     with bucket.role("importer") as store:
-        effects = {"store": store, "signer": signer, "now": clock}
+        tree = ChannelTree(store, signer, clock)
         require_format(store)
-        publish_keyrings(**effects)  # type: ignore[arg-type]
+        publish_keyrings(tree)
         for build in published:
-            candidate = import_build(build, CHANNEL, DEVICE, run=run, **effects)  # type: ignore[arg-type]
-            release_candidate(candidate, **effects)  # type: ignore[arg-type]
-        create_channel(stable, **effects)  # type: ignore[arg-type]
+            candidate = import_build(tree, build, CHANNEL, DEVICE, run=run)
+            release_candidate(tree, candidate)
+        create_channel(tree, stable)
     with bucket.role("promoter") as store:
-        effects = {"store": store, "signer": signer, "now": clock}
+        tree = ChannelTree(store, signer, clock)
         require_format(store)
-        assert promote(CHANNEL, stable, DEVICE, version=1, **effects).version == 1  # type: ignore[arg-type]
-        assert promote(CHANNEL, stable, DEVICE, **effects).version == 2, "with deltas of its own"  # type: ignore[arg-type]
+        assert promote(tree, CHANNEL, stable, DEVICE, version=1).version == 1
+        assert promote(tree, CHANNEL, stable, DEVICE).version == 2, "with deltas of its own"
         write_pages(store=store, channels=[stable], trees=[])
     with bucket.role("builder") as store:
         assert expire_builds(TREE, keep_count=1, keep_days=1, store=store, now=START + timedelta(days=9)) == (

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,11 @@ from coreimage.client import Image, Session
 from coreimage.client.upgrade import find_path
 from coreimage.errors import ConflictError, CoreimageError, NotFoundError, UsageError
 from coreimage.http import Downloader
-from coreimage.image_server import client_errors, open_server
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
     Change,
+    ChannelTree,
     Expired,
     alias_channel,
     collect_orphans,
@@ -43,10 +46,12 @@ from coreimage.system_image import (
     tag_image,
     verify_store,
 )
-from coreimage.system_image.version_tarball import read_identity
+from coreimage.system_image.payloads.version_tarball import read_identity
+from coreimage.system_image.web import client_errors, open_server
 from tests.harness.strict_client import Device as OldDevice
 from tests.harness.strict_client import update
 from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, imported, now, released
+from tests.harness.verified import require_verified
 
 STABLE, NEXT = "debian-core/13/stable", "debian-core/14/edge"
 
@@ -61,14 +66,23 @@ class Tree:
 
     def __init__(self, store: DirectoryStore, www: Path, signer: RememberingSigner) -> None:
         self.store, self.www, self.signer = store, www, signer
-        publish_keyrings(**self.effects)
+        publish_keyrings(self.tree)
 
     @property
-    def effects(self) -> dict[str, Any]:
-        return {"store": self.store, "signer": self.signer, "now": now}
+    def tree(self) -> ChannelTree:
+        return ChannelTree(self.store, self.signer, now)
+
+    @property
+    def later(self) -> ChannelTree:
+        """The same when the grace of orphans is over."""
+        return replace(self.tree, now=_far_later)
 
     def do(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        return operation(*arguments, **options, **self.effects)
+        """What is published then verifies, whatever was done."""
+        done = operation(self.tree, *arguments, **options)
+        top = make_keyring("archive-master", self.signer.public_key(Role.ARCHIVE_MASTER))
+        require_verified(self.www, top, NOW.timestamp())
+        return done
 
     def release(self, build_id: str, text: bytes, **options: Any) -> int:
         return released(self.store, self.signer, build_id, text, **options)
@@ -219,7 +233,6 @@ def test_what_others_follow_is_not_removed_nor_written_to(made: Tree) -> None:
         lambda: made.do(tag_image, "stable", DEVICE, "x"),
         lambda: made.do(create_device, "stable", "pc_amd64"),
         lambda: made.do(alias_channel, "more", "stable"),
-        lambda: made.do(redirect_channel, "more", "stable"),
         lambda: made.do(create_channel, "stable"),
     ]
     for attempt in attempts:
@@ -311,7 +324,14 @@ def test_a_tag_is_one_small_step_from_the_same_content_only(made: Tree) -> None:
     assert made.do(tag_image, CHANNEL, DEVICE, "13.1").version == 3
     assert not made.do(tag_image, CHANNEL, DEVICE, "13.1").changed
     full, delta = made.raw_index(CHANNEL)["images"][-2:]
-    assert full["version_detail"] == "ubuntu=20261124,raw-device=20261124,tag=13.1,version=3"
+    assert full["version_detail"] == "ubuntu=20261124,raw-device=20261123,tag=13.1,version=3", (
+        "the device's part is that of the first build still"
+    )
+    made.do(create_channel, STABLE)
+    made.do(promote, CHANNEL, STABLE, DEVICE)
+    assert made.identity(STABLE, 1)["version_detail"] == "ubuntu=20261124,raw-device=20261123,tag=13.1,version=1"
+    assert made.do(tag_image, STABLE, DEVICE, "stable-1").version == 2
+    assert not made.do(promote, CHANNEL, STABLE, DEVICE).changed, "it has another tag since"
     assert (full["phased-percentage"], delta["phased-percentage"]) == (40, 40)
     assert (delta["base"], delta["version"], len(delta["files"])) == (2, 3, 1)
     assert [image.get("base") for image in made.raw_index(CHANNEL)["images"] if image["type"] == "delta"] == [1, 2]
@@ -324,14 +344,20 @@ def test_a_tag_is_one_small_step_from_the_same_content_only(made: Tree) -> None:
             made.do(tag_image, CHANNEL, DEVICE, bad)
 
 
+def legacy_deltas(made: Tree, channel: str) -> list[tuple[int, int]]:
+    """The deltas that clients of 2015 see."""
+    images = made.raw_index(channel)["images"]
+    return [(image["base"], image["version"]) for image in images if image["type"] == "delta"]
+
+
 def test_a_tag_leads_on_from_every_base_with_all_that_has_changed(made: Tree) -> None:
-    """The original's other bases got nothing but the new number."""
+    """The original's other bases got nothing but the new number. Those of 2015 see the way from the newest base."""
     made.do(tag_image, CHANNEL, DEVICE, "13.1", delta_bases=2)
-    deltas = [image for image in made.raw_index(CHANNEL)["images"] if image["type"] == "delta"]
-    files = {(image["base"], image["version"]): [file["path"] for file in image["files"][:-1]] for image in deltas}
+    assert legacy_deltas(made, CHANNEL) == [(1, 2), (2, 3)]
+    files = {(image.base, image.version): image.payloads for image in made.images(CHANNEL) if image.type == "delta"}
     assert files.keys() == {(1, 2), (2, 3), (1, 3)}
-    assert files[2, 3] == []
-    assert files[1, 3] == files[1, 2] != []
+    assert files[2, 3] == ()
+    assert files[1, 3] != ()
 
 
 def test_promotions_and_roll_backs_make_deltas_of_what_the_channel_had(made: Tree) -> None:
@@ -339,11 +365,12 @@ def test_promotions_and_roll_backs_make_deltas_of_what_the_channel_had(made: Tre
     for version in (1, 2):
         made.do(promote, CHANNEL, STABLE, DEVICE, version=version)
     made.do(roll_back, STABLE, DEVICE, 1, delta_bases=2)
-    deltas = [image for image in made.raw_index(STABLE)["images"] if image["type"] == "delta"]
-    assert [(image["base"], image["version"]) for image in deltas] == [(1, 2), (2, 3), (1, 3)]
+    assert legacy_deltas(made, STABLE) == [(1, 2), (2, 3)]
+    (first, *_) = [image for image in made.raw_index(STABLE)["images"] if image["type"] == "delta"]
     (imported,) = [image for image in made.raw_index(CHANNEL)["images"] if image["type"] == "delta"]
-    assert deltas[0]["files"][:-1] == imported["files"][:-1]
-    assert [file["path"] for file in deltas[2]["files"][:-1]] == []
+    assert first["files"][:-1] == imported["files"][:-1]
+    (same,) = [image for image in made.images(STABLE) if (image.base, image.version) == (1, 3)]
+    assert (same.payloads, same.form) == ((), "own")
 
 
 def test_what_old_appliers_cannot_unpack_is_kept_from_them(made: Tree) -> None:
@@ -354,7 +381,9 @@ def test_what_old_appliers_cannot_unpack_is_kept_from_them(made: Tree) -> None:
     index = made.raw_index(CHANNEL)
     assert [image["version"] for image in index["images"] if image["type"] == "full"] == [1, 2]
     assert [image["version"] for image in index["compact"] if image["type"] == "full"] == [3, 4, 5]
-    assert (made.device_of_2015(0), made.device_of_2015(1), made.device_of_2015(2)) == (2, 2, 2)
+    assert (made.device_of_2015(0), made.device_of_2015(1), made.device_of_2015(2)) == (0, 2, 2), (
+        "one that counts as without a version may have newer content than version 2"
+    )
     names = [file.name.partition(".")[2] for file in find_path(made.images(CHANNEL), 0).images[0].files]
     assert names == ["tar.zst", "tar.zst", "tar.xz"]
     assert [image.version for image in find_path(made.images(CHANNEL), 2).images][-1] == 5
@@ -390,7 +419,10 @@ def test_only_the_newest_version_is_phased(made: Tree) -> None:
     assert not made.do(set_phase, CHANNEL, DEVICE, 0).changed
     assert [image.get("phased-percentage") for image in made.raw_index(CHANNEL)["images"]] == [None, 0, 0]
     made.release("20261125", b"three")
-    assert [image.get("phased-percentage") for image in made.raw_index(CHANNEL)["images"]] == [None] * 5
+    assert [image.get("phased-percentage") for image in made.raw_index(CHANNEL)["images"]] == [
+        *(None, 0, 0),
+        *(None, None),
+    ], "what was withdrawn stays so"
     with pytest.raises(ConflictError, match="not the newest"):
         made.do(set_phase, CHANNEL, DEVICE, 50, version=2)
     made.do(set_phase, CHANNEL, DEVICE, 50)
@@ -447,11 +479,10 @@ def test_retention_keeps_the_newest_and_orphans_go_after_a_while(made: Tree) -> 
     assert waiting != made.channels()
     assert made.do(orphans) == ()
     (made.www / "robots.txt").write_text("User-agent: *\n")
-    later = {**made.effects, "now": _far_later}
-    removed = [orphan.key for orphan in collect_orphans(**later)]
+    removed = [orphan.key for orphan in collect_orphans(made.later)]
     assert any("pool/ubuntu-" in key for key in removed)
     assert not any("/gpg/" in key or "robots.txt" in key for key in removed)
-    assert collect_orphans(**later) == ()
+    assert collect_orphans(made.later) == ()
     assert made.release("20261126", b"four") == 5
     with pytest.raises(UsageError):
         made.do(expire_versions, CHANNEL, -1)
@@ -460,8 +491,7 @@ def test_retention_keeps_the_newest_and_orphans_go_after_a_while(made: Tree) -> 
 def test_the_end_of_the_channels_is_moved_in_time(made: Tree) -> None:
     first = made.session().seen()
     assert not made.do(renew_channels).changed
-    later = {**made.effects, "now": _far_later}
-    assert renew_channels(**later).changed
+    assert renew_channels(made.later).changed
     assert made.session(seen=first).seen().number > first.number
 
 
@@ -469,11 +499,22 @@ def test_a_tree_whose_channels_were_lost_has_no_orphans(made: Tree) -> None:
     channels = made.www / "channels.json.gpg"
     kept = channels.read_bytes()
     channels.unlink()
-    assert orphans(**{**made.effects, "now": _far_later}) == ()
+    assert orphans(made.later) == ()
     channels.write_bytes(kept)
 
 
 def test_what_a_waiting_candidate_names_is_no_orphan(made: Tree) -> None:
     candidate = imported(made.store, made.signer, "20261125", b"three")
-    assert collect_orphans(**{**made.effects, "now": _far_later}), "those of released candidates are"
+    assert collect_orphans(made.later), "those of released candidates are"
     assert made.do(release_candidate, candidate).version == 3
+
+
+@pytest.mark.parametrize(
+    "module", ["coreimage.system_image.web", "coreimage.operations.tree_source", "coreimage.cli.commands.query"]
+)
+def test_who_reads_channels_loads_neither_deltas_nor_payloads(module: str) -> None:
+    code = f"import sys, {module}; print(*(name for name in sys.modules if name.startswith('coreimage.')))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    assert module in loaded
+    heavy = ("coreimage.deltas", "coreimage.system_image.payloads", "coreimage.system_image.importer")
+    assert [name for name in loaded if name.startswith(heavy)] == []

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from coreimage.client.install import Wanted, choose
-from coreimage.config import load_project
+from coreimage.client.apply import InstallRequest, find_upgrade
 from coreimage.errors import UsageError
+from coreimage.host.process import run
 from coreimage.http import Downloader
-from coreimage.image_server import open_server
 from coreimage.model import TAR_GZ, PublishedBuild
-from coreimage.process import run
+from coreimage.project.loading import load_project
 from coreimage.publication import publish_build
 from coreimage.rootfs import build_custom
 from coreimage.signing import GnupgSigner, Role, create_keys, make_keyring
 from coreimage.storage import put_blob_bytes, read_blob
+from coreimage.system_image.web import open_server
 from tests.harness.strict_client import check_tree
 from tests.harness.trees import device_tarball, rootfs_tarball
 from tests.harness.workshop import Workshop
@@ -106,7 +106,7 @@ def test_when_it_alone_changes_a_delta_holds_it_alone(workshop: Workshop) -> Non
         assert [member.name for member in tar if member.isreg()] == ["removed", BRAND]
     top = make_keyring("archive-master", GnupgSigner(workshop.folder / "var/keys").public_key(Role.ARCHIVE_MASTER))
     server = open_server((workshop.folder / "var/store/system-image").as_uri(), top, fetch=Downloader())
-    assert choose(server, Wanted(EDGE, DEVICE)).version == 2
+    assert find_upgrade(server, InstallRequest(EDGE, DEVICE)).version == 2
 
 
 def test_a_component_of_the_same_name_is_refused(workshop: Workshop) -> None:

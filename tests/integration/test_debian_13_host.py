@@ -14,12 +14,12 @@ from pathlib import Path
 import certifi
 import pytest
 
-from coreimage.config import load_project
-from coreimage.process import run
+from coreimage.host.process import run
+from coreimage.project.loading import load_project
 from coreimage.rootfs import build_tools, device_spec, plan_packages, probe_archives, rootfs_spec, tools_spec
-from coreimage.rootfs.chroot import fetch_packages
+from coreimage.rootfs.debs import fetch_packages
 from coreimage.rootfs.lock import read_lock
-from coreimage.rootfs.unpacked import unpacked_tools
+from coreimage.rootfs.unpacked_tools import unpacked_tools
 from tests.harness import one_image
 from tests.harness.archive import fetch
 from tests.harness.one_image import Given

@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 from coreimage.errors import CoreimageError, ProcessError
-from coreimage.process import run
+from coreimage.host.process import run
 from coreimage.signing import GnupgSigner
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
+    ChannelTree,
     create_channel,
     import_build,
     promote,
@@ -34,13 +35,13 @@ from coreimage.system_image import (
 from tests.harness.random_trees import Member, tarball
 from tests.harness.strict_client import check_tree
 from tests.harness.trees import CHANNEL, DEVICE, now, published, released
-from tests.unit.system_image.test_legacy_delta import FILE, FOLDER, HARD, SOFT, files, same, tree
+from tests.unit.deltas.test_legacy import FILE, FOLDER, HARD, SOFT, files, same, tree
 
 TESTS = Path(__file__).parents[1]
 HERE = "integration/test_defects_of_2015.py"
 CHANNELS = "integration/test_channels.py"
 COMPONENTS = "integration/test_components.py"
-DELTA = "unit/system_image/test_legacy_delta.py"
+DELTA = "unit/deltas/test_legacy.py"
 DOCUMENTS = "unit/client/test_documents.py"
 HOSTILE = "integration/test_hostile.py"
 HTTP = "contract/test_http.py"
@@ -53,7 +54,7 @@ TREE = "integration/test_system_image.py"
 TRUST = "integration/test_trust.py"
 UPGRADE = "unit/client/test_upgrade.py"
 VERIFY = "integration/test_system_image_verify.py"
-VERSION = "unit/system_image/test_documents.py"
+VERSION = "unit/system_image/payloads/test_version_tarball.py"
 
 TABLE: dict[str, tuple[str, ...]] = {
     # The numbered defects
@@ -150,7 +151,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "F11 a line end in a name": (f"{DELTA}::test_name_with_a_line_end_is_not_expressible",),
     "F12 a name that is not UTF-8": (f"{HERE}::test_what_the_diff_misses",),
     "F13 a removed folder, and every child of it": (f"{DELTA}::test_folder_becomes_file_and_back",),
-    "F14 a name that is there twice": ("unit/tarball/test_tarball.py::test_hostile_members_are_refused",),
+    "F14 a name that is there twice": ("unit/tarball/test_reading.py::test_hostile_members_are_refused",),
     "F15 no change, and a delta all the same": (f"{DELTA}::test_no_change_makes_no_tarball",),
     "F16 sparse files": (f"{DELTA}::test_sparse_members_keep_their_content",),
     "F17 folder, link and file take each other's place": (f"{DELTA}::test_folder_becomes_file_and_back",),
@@ -191,7 +192,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         f"{CHANNELS}::test_retention_keeps_the_newest_and_orphans_go_after_a_while",
         f"{VERIFY}::test_what_failed_candidates_left_is_an_orphan",
     ),
-    "SA12 configuration": ("unit/test_config.py::test_all_problems_at_once_with_their_lines",),
+    "SA12 configuration": ("unit/project/test_config.py::test_all_problems_at_once_with_their_lines",),
     "SA13 generators": (
         f"{COMPONENTS}::test_a_tarball_of_this_machine",
         f"{COMPONENTS}::test_a_web_server_with_a_number_to_watch",
@@ -226,7 +227,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     ),
     "CA9 downloads": (
         f"{HTTP}::test_wrong_bytes_twice_are_refused",
-        f"{HTTP}::test_the_first_error_of_fetch_all_ends_the_rest",
+        "integration/test_flash_faults.py::test_5_6_15_a_failed_run_leaves_nothing_and_the_next_succeeds",
     ),
     "CA10 files that are there already": (
         "integration/test_flash.py::test_a_cut_download_goes_on_and_a_warm_cache_needs_no_payload",
@@ -323,8 +324,8 @@ def test_what_the_diff_misses(what: str) -> None:
 # What no other test shows
 
 
-def effects(store: DirectoryStore, signer: GnupgSigner) -> dict[str, Any]:
-    return {"store": store, "signer": signer, "now": now}
+def channels(store: DirectoryStore, signer: GnupgSigner) -> ChannelTree:
+    return ChannelTree(store, signer, now)
 
 
 def index(www: Path, channel: str = CHANNEL) -> list[dict[str, Any]]:
@@ -336,28 +337,28 @@ def test_what_a_crash_left_is_no_obstacle_and_not_believed(
     store: DirectoryStore, signer: GnupgSigner, tree: Path
 ) -> None:
     """Temporary signatures, cut and unsigned pool files, and a version file of an import that came to nothing."""
-    publish_keyrings(**effects(store, signer))
+    publish_keyrings(channels(store, signer))
     build = published(store, signer)
-    candidate = import_build(build, CHANNEL, DEVICE, run=run, **effects(store, signer))
-    rootfs, device, version = (tree.parent / file.artifact.uri for file in candidate.files)
+    candidate = import_build(channels(store, signer), build, CHANNEL, DEVICE, run=run)
+    rootfs, device, version = (tree.parent / file.uri for file in candidate.files)
     (tree / "channels.json.new.asc").write_bytes(b"left")
     rootfs.write_bytes(rootfs.read_bytes()[:-7])
     Path(f"{device}.asc").unlink()
     version.write_bytes(b"left")
-    again = import_build(build, CHANNEL, DEVICE, run=run, **effects(store, signer))
-    release_candidate(again, **effects(store, signer))
+    again = import_build(channels(store, signer), build, CHANNEL, DEVICE, run=run)
+    release_candidate(channels(store, signer), again)
     archive_master = (tree / "gpg/archive-master.tar.xz").read_bytes()
     assert check_tree(tree, archive_master) == {(CHANNEL, DEVICE): [again.version]}
 
 
 def test_equal_numbers_of_two_channels_are_two_versions(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
     """Both channels have a version 1; what is promoted over it is never offered as a step from the other's."""
-    publish_keyrings(**effects(store, signer))
+    publish_keyrings(channels(store, signer))
     released(store, signer, "20261123", b"one")
     released(store, signer, "20261124", b"two")
-    create_channel("debian-core/13/stable", **effects(store, signer))
-    promote(CHANNEL, "debian-core/13/stable", DEVICE, version=2, **effects(store, signer))
-    promote(CHANNEL, "debian-core/13/stable", DEVICE, version=1, **effects(store, signer))
+    create_channel(channels(store, signer), "debian-core/13/stable")
+    promote(channels(store, signer), CHANNEL, "debian-core/13/stable", DEVICE, version=2)
+    promote(channels(store, signer), CHANNEL, "debian-core/13/stable", DEVICE, version=1)
     theirs = {image["version"]: image for image in index(tree) if image["type"] == "full"}
     ours = {image["version"]: image for image in index(tree, "debian-core/13/stable") if image["type"] == "full"}
     assert ours[1]["files"][0]["checksum"] == theirs[2]["files"][0]["checksum"] != theirs[1]["files"][0]["checksum"]
@@ -367,17 +368,17 @@ def test_equal_numbers_of_two_channels_are_two_versions(store: DirectoryStore, s
 
 def test_operations_at_once_are_all_there(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
     """Four channels are made and filled while a version is tagged and phased: nobody waits, nothing is lost."""
-    publish_keyrings(**effects(store, signer))
+    publish_keyrings(channels(store, signer))
     released(store, signer)
     names = [f"debian-core/13/{number}" for number in range(4)]
 
     def fill(name: str) -> object:
-        create_channel(name, **effects(store, signer))
-        return promote(CHANNEL, name, DEVICE, **effects(store, signer))
+        create_channel(channels(store, signer), name)
+        return promote(channels(store, signer), CHANNEL, name, DEVICE)
 
     tasks: list[Callable[[], object]] = [
-        lambda: tag_image(CHANNEL, DEVICE, "x", **effects(store, signer)),
-        lambda: set_phase(CHANNEL, DEVICE, 40, **effects(store, signer)),
+        lambda: tag_image(channels(store, signer), CHANNEL, DEVICE, "x"),
+        lambda: set_phase(channels(store, signer), CHANNEL, DEVICE, 40),
     ]
     with ThreadPoolExecutor(6) as pool:
         done = [pool.submit(fill, name) for name in names] + [pool.submit(task) for task in tasks]
@@ -396,14 +397,14 @@ def test_a_compressor_that_fails_publishes_nothing(store: DirectoryStore, signer
             raise ProcessError([str(word) for word in argv], 1, ["no space"])
         return run(argv, **options)
 
-    publish_keyrings(**effects(store, signer))
+    publish_keyrings(channels(store, signer))
     with pytest.raises(CoreimageError):
-        import_build(published(store, signer), CHANNEL, DEVICE, run=broken, **effects(store, signer))
+        import_build(channels(store, signer), published(store, signer), CHANNEL, DEVICE, run=broken)
     assert not list(tree.glob("pool/*"))
 
 
 def test_pool_files_are_named_by_their_own_bytes(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
-    publish_keyrings(**effects(store, signer))
+    publish_keyrings(channels(store, signer))
     released(store, signer, "20261123", b"one")
     released(store, signer, "20261124", b"two")
     tarballs = list(tree.glob("pool/*.tar.xz"))

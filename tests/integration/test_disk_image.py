@@ -15,7 +15,6 @@ from coreimage.disk_image import (
     AssembledImage,
     Login,
     assemble,
-    convert,
     fetch_image,
     personalise,
     sparse_sha256,
@@ -23,7 +22,7 @@ from coreimage.disk_image import (
 )
 from coreimage.disk_image.gpt import read_table
 from coreimage.errors import BuildError, HostError, UsageError, VerificationError
-from coreimage.process import run
+from coreimage.host.process import run
 from coreimage.signing import GnupgSigner, Role, verify_detached
 from coreimage.storage import open_store
 from tests.boot.synthetic import EPOCH, GADGET, IDENTITY, Member, device_tarball, tarball
@@ -196,8 +195,6 @@ def test_through_the_store_and_back(image: AssembledImage, signer: GnupgSigner, 
     shutil.copy(published / f"{name}.zst", tmp_path)
     run(["sha256sum", "--check", "--strict", published / "SHA256SUMS"], cwd=tmp_path)
     assert back.stat().st_blocks * 512 < 100 << 20
-    qcow2 = convert(back, tmp_path / "back.qcow2", "qcow2", run=run)
-    assert qcow2.read_bytes()[:4] == b"QFI\xfb"
 
 
 def test_a_rootfs_too_large_for_its_slot(tmp_path: Path) -> None:
@@ -217,7 +214,7 @@ def test_bad_output_hostile_part_and_missing_kernel(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be written"):
         assemble([], tmp_path, IDENTITY, tmp_path / "no" / "x.img", run=run, work_folder=tmp_path)
     hostile = tarball(tmp_path / "hostile.tar.gz", [("system/../../x", b"", {})])
-    with pytest.raises(VerificationError, match=r"hostile.tar.gz: member"):
+    with pytest.raises(VerificationError, match=r"hostile.tar.gz: .*leaves the place"):
         assemble([device, hostile], GADGET, IDENTITY, tmp_path / "x.img", run=run, work_folder=tmp_path)
     with pytest.raises(BuildError, match=r"no tarball has a hardware\.yaml"):
         assemble([rootfs], GADGET, IDENTITY, tmp_path / "x.img", run=run, work_folder=tmp_path)

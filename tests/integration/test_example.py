@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.config import load_project
 from coreimage.disk_image import load_gadget
-from coreimage.process import run
+from coreimage.host.process import run
+from coreimage.project.loading import load_project
 from coreimage.rootfs import build_custom, build_rootfs, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey, fetch

@@ -19,10 +19,10 @@ import yaml
 from coreimage.cli.app import run as coreimage
 from coreimage.disk_image import publish_gadget, sparse_sha256
 from coreimage.disk_image.table import read_partitions
-from coreimage.process import run
+from coreimage.host.process import run
 from coreimage.signing import Signer
 from coreimage.storage import open_store
-from coreimage.system_image import publish_keyrings
+from coreimage.system_image import ChannelTree, publish_keyrings
 from tests.boot.synthetic import GADGET, Member, tarball
 from tests.harness import original_server
 from tests.harness.ordinary_user import as_ordinary_user
@@ -40,7 +40,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Path:
     """A store with versions 1 and 2, and a gadget."""
     folder = tmp_path_factory.mktemp("tree") / "store"
     store = open_store(str(folder))
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     released(store, signer, "20261124", b"two")
     publish_gadget(GADGET, store=store, signer=signer, run=run)
@@ -134,23 +134,41 @@ def test_query_answers_in_the_words_of_2015(tree: Path, here: Path, capfd: pytes
     assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
 
 
+def test_the_manual_of_2015_is_asked_for_in_another_way(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MANPAGE", "1")
+    assert coreimage([*FLASH, "-o", "x.img"]) == 2
+    assert "coreimage man" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "hint"),
     [
         (["query"], 2, "--list-channels, --list-images or --show-image"),
         (["query", "--list-images"], 2, "name it with --channel"),
-        (["query", "--list-images", "--channel", "x/y/z"], 1, "channel 'x/y/z' is not on this server"),
+        (["query", "--list-images", "--channel", "x/y/z"], 1, "there is no channel 'x/y/z'"),
         ([*FLASH], 2, "Missing option '-o' / '--output'"),
         ([*FLASH, "-o", "x.img", "-s", "3"], 2, "minimum size for core is 4"),
         ([*FLASH, "-o", "x.img", "--store", "mine"], 2, "--oem FILE"),
         ([*FLASH, "-o", "x.img", "--install", "webdm"], 2, "project file"),
         ([*FLASH, "-o", "x.img", "--tls-skip-verify"], 2, "REQUESTS_CA_BUNDLE"),
+        (["flash", "--tls-skip-verify", "core", "13", "-o", "x.img"], 2, "REQUESTS_CA_BUNDLE"),
+        (["query", "--list-channels", "--tls-skip-verify"], 2, "REQUESTS_CA_BUNDLE"),
+        (["flash", "--tls-skip-verify", "query", "--list-channels"], 2, "REQUESTS_CA_BUNDLE"),
+        (["flash", "query", "-v", "--clean-cache", "--download-only"], 2, "--list-channels, --list-images"),
+        (
+            ["flash", "--revision", "-1", "personal", "15.04", "-o", "x.img", "--device", "generic_amd64"],
+            2,
+            "flash core",
+        ),
+        (["flash", "touch", "--bootstrap", "--serial", "0123"], 2, "UBports"),
         ([*FLASH, "-o", "x.img", "--cloud", "--enable-ssh"], 2, "cannot be used together"),
         ([*FLASH, "-o", "x.img", "--format", "qcow2", "--compress", "xz"], 2, "leave out --compress"),
         ([*FLASH, "-o", "x.img", "--offline"], 2, "--offline needs --rootfs-part and --device-part"),
         ([*FLASH, "-o", "x.img", "--image-version", "3"], 2, "--revision chooses"),
         ([*FLASH, "-o", "x.img", "--device-part", "key.pub", "--require-signed"], 2, "nobody signed"),
-        ([*FLASH, "-o", "x.img", "--hostname", "my_host"], 2, "no host name"),
+        ([*FLASH, "-o", "x.img", "--hostname", "my_host"], 2, "is not a host name"),
         ([*FLASH, "-o", "x.img", "--cloud-init", "key.pub"], 2, "first line"),
         ([*FLASH, "-o", "x.img", "--oem", "nothing"], 1, "--oem"),
         ([*FLASH, "-o", "x.img", "--oem", "key.pub"], 3, "is no snap"),
@@ -196,7 +214,7 @@ def test_the_same_image_again_is_copied(
         assert coreimage([*words, "--server", server.url, "--output", "a.img"]) == 0
         before = len(server.requests)
         (tmp_path / "mke2fs").write_text("#!/bin/sh\nexit 1\n")
-        monkeypatch.setattr("coreimage.disk_image.kept._program", lambda name: "the same")
+        monkeypatch.setattr("coreimage.disk_image.cached_images._program", lambda name: "the same")
         assert coreimage([*words, "--server", server.url, "--force", "--output", "a.img"]) == 0
         (tmp_path / "mke2fs").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -346,9 +364,9 @@ def test_a_cut_connection_is_taken_up_again(signer: Signer, here: Path, tmp_path
 # The command and all that it starts see another clock; files keep their own times, and time limits theirs.
 _ANOTHER_DAY = """
 import os, sys
-from coreimage import process
+from coreimage.host import environment, process
 from coreimage.cli.app import main
-process._INHERITED += ("LD_PRELOAD", "FAKETIME", "NO_FAKE_STAT", "FAKETIME_DONT_FAKE_MONOTONIC")
+environment._INHERITED += ("LD_PRELOAD", "FAKETIME", "NO_FAKE_STAT", "FAKETIME_DONT_FAKE_MONOTONIC")
 assert process.run(["date", "+%j"]).output.strip() != sys.argv[1], "the clock is another"
 main(sys.argv[2:])
 """
@@ -385,7 +403,7 @@ def test_two_runs_in_other_environments_are_equal(tree: Path, here: Path, tmp_pa
 
 def test_a_version_packed_with_zstd(here: Path, signer: Signer) -> None:
     store = open_store(str(here / "var/store"))
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer, compression="zstd")
     publish_gadget(GADGET, store=store, signer=signer, run=run)
     assert coreimage([*FLASH, "--output", "x.img"]) == 0

@@ -13,14 +13,14 @@ import pytest
 from coreimage.cli.app import run as coreimage
 from coreimage.client import Session
 from coreimage.disk_image import publish_gadget, sparse_sha256, write_bmap
-from coreimage.flash import Making, flash
-from coreimage.image_server import GpgvVerify, StoreWeb
+from coreimage.host.process import run
 from coreimage.model import TAR_GZ, ArtifactRef, ToolsTree
-from coreimage.process import run
+from coreimage.operations.flash import ImageRecipe, flash
 from coreimage.rootfs import offer_tools
 from coreimage.signing import Signer
 from coreimage.storage import Store, open_store, put_blob_bytes
-from coreimage.system_image import publish_keyrings
+from coreimage.system_image import ChannelTree, publish_keyrings
+from coreimage.system_image.web import GpgvVerify, StoreWeb
 from tests.boot.synthetic import GADGET
 from tests.harness.server import serve
 from tests.harness.tools import SharedTools
@@ -39,7 +39,7 @@ def offering(tmp_path_factory: pytest.TempPathFactory, signer: Signer, tools: Sh
     """A store as a build leaves it: a version, a gadget, the tools."""
     folder = tmp_path_factory.mktemp("offering") / "store"
     store = open_store(str(folder))
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     publish_gadget(GADGET, store=store, signer=signer, run=run)
     tools.seed(folder)
@@ -79,8 +79,8 @@ def _assembled(store: Store, tools: SharedTools, folder: Path) -> str:
     """What the pipeline would make of it."""
     with store.open("system-image/gpg/archive-master.tar.xz") as file:
         session = Session(StoreWeb(store), GpgvVerify(), file.read(), lambda: now().timestamp())
-    making = Making(gadget_folder=GADGET, output=folder / "assembled.img", run=tools.run, work_folder=folder)
-    return sparse_sha256(flash(session, CHANNEL, DEVICE, "amd64", making).path)
+    recipe = ImageRecipe(gadget_folder=GADGET, output=folder / "assembled.img", run=tools.run, work_folder=folder)
+    return sparse_sha256(flash(session, CHANNEL, DEVICE, "amd64", recipe).path)
 
 
 @pytest.mark.usefixtures("broken_machine")

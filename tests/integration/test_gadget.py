@@ -22,14 +22,14 @@ from coreimage.disk_image import (
     pack_snap,
     publish_gadget,
 )
-from coreimage.disk_image.gadget_store import pointer_path
+from coreimage.disk_image.gadget.published import pointer_path
 from coreimage.disk_image.table import read_partitions
 from coreimage.errors import BuildError, ConfigError, VerificationError
-from coreimage.image_server import GpgvVerify, StoreWeb
-from coreimage.process import Completed, run
+from coreimage.host.process import Completed, run
 from coreimage.signing import Role, Signer
 from coreimage.storage import Store
-from coreimage.system_image import publish_keyrings
+from coreimage.system_image import ChannelTree, publish_keyrings
+from coreimage.system_image.web import GpgvVerify, StoreWeb
 from tests.boot.synthetic import EPOCH, GADGET, tarball
 from tests.harness.trees import NOW, now, released
 
@@ -38,7 +38,7 @@ UBOOT = GADGET.parent / "uboot_arm64"
 
 @pytest.fixture
 def session(store: Store, signer: Signer) -> Session:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     with store.open("system-image/gpg/archive-master.tar.xz") as file:
         return Session(StoreWeb(store), GpgvVerify(), file.read(), NOW.timestamp)
@@ -70,7 +70,7 @@ def test_what_is_no_gadget_is_refused(tmp_path: Path) -> None:
     (linked / "meta" / "gadget.yaml").write_text((UBOOT / "meta" / "gadget.yaml").read_text())
     (linked / "meta" / "snap.yaml").write_text("name: x\n")
     (linked / "boot.cmd").write_text("boot\n")
-    with pytest.raises(ConfigError, match=r"snap\.yaml:0: architectures"):
+    with pytest.raises(ConfigError, match=r"snap\.yaml:1: architectures"):
         pack_snap(linked, tmp_path / "y.snap", run=run)
     (linked / "boot.cmd").unlink()
     (linked / "boot.cmd").symlink_to("/etc/passwd")

@@ -21,19 +21,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coreimage.client import ClientError, parse_channels, parse_index, parse_signed_channels, read_keyring
+from coreimage.client import Channels, ClientError, Index, SignedChannels, read_keyring
 from coreimage.client.layers import LayeredTree
 from coreimage.client.upgrade import find_path
 from coreimage.errors import CoreimageError
+from coreimage.host.process import run
 from coreimage.http import Downloader
-from coreimage.image_server import client_errors, open_server
-from coreimage.process import run
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
-from coreimage.system_image import customise_rootfs, publish_keyrings, verify_web
-from coreimage.system_image.customise import repack_component
-from coreimage.system_image.version_tarball import read_identity
-from coreimage.tarball import Limits, MemberCheck, extract
+from coreimage.system_image import ChannelTree, customise_rootfs, publish_keyrings, verify_web
+from coreimage.system_image.payloads.customise import repack_tarball
+from coreimage.system_image.payloads.version_tarball import read_identity
+from coreimage.system_image.web import client_errors, open_server
+from coreimage.tarball import Limits, extract
 from tests.harness.trees import CHANNEL, DEVICE, NOW, now, released, rootfs_tarball
 
 SHORT, LONG = 40, 3000
@@ -123,7 +123,7 @@ def test_mutated_rootfs_and_components(tar: bytes, tmp_path: Path) -> None:
     source = tmp_path / "source"
     for packed in (gzip.compress(tar, 1), lzma.compress(tar, preset=0), tar):
         source.write_bytes(packed)
-        for rewrite in (customise_rootfs, partial(repack_component, run=run)):
+        for rewrite in (customise_rootfs, partial(repack_tarball, run=run)):
             with only_our_errors():
                 rewrite(source, io.BytesIO())
 
@@ -132,7 +132,7 @@ def test_mutated_rootfs_and_components(tar: bytes, tmp_path: Path) -> None:
 def test_mutated_compression(packed: bytes, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(packed)
-    for rewrite in (customise_rootfs, partial(repack_component, run=run)):
+    for rewrite in (customise_rootfs, partial(repack_tarball, run=run)):
         with only_our_errors():
             rewrite(source, io.BytesIO())
     with only_our_errors():
@@ -181,7 +181,7 @@ def test_nothing_is_unpacked_outside(members: list[tuple[str, bytes, bytes, str,
         inside = Path(around, "inside")
         inside.mkdir()
         with only_our_errors():
-            extract(io.BytesIO(plain.getvalue()), inside, MemberCheck(limits=Limits(total_bytes=1 << 20)))
+            extract(io.BytesIO(plain.getvalue()), inside, where="it", limits=Limits(total_bytes=1 << 20))
         assert [path.name for path in Path(around).iterdir()] == ["inside"]
         for path in inside.rglob("*"):
             assert path.is_symlink() or path.is_file() or path.is_dir(), "no device and no FIFO"
@@ -195,10 +195,10 @@ def test_bombs_go_off_before_they_fill_anything() -> None:
     member.size = 1 << 30
     header = member.tobuf()
     with TemporaryDirectory() as folder, pytest.raises(CoreimageError, match="limits"):
-        extract(io.BytesIO(header * 3), Path(folder), MemberCheck(limits=Limits(total_bytes=1 << 20)))
+        extract(io.BytesIO(header * 3), Path(folder), where="it", limits=Limits(total_bytes=1 << 20))
     many = b"".join(tarfile.TarInfo(f"{number}").tobuf() for number in range(200))
     with TemporaryDirectory() as folder, pytest.raises(CoreimageError, match="limits"):
-        extract(io.BytesIO(many + bytes(1024)), Path(folder), MemberCheck(limits=Limits(members=100)))
+        extract(io.BytesIO(many + bytes(1024)), Path(folder), where="it", limits=Limits(members=100))
 
 
 # Documents
@@ -243,11 +243,11 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 @campaigns(changed_documents(), short=200, long=20_000)
 def test_changed_documents(content: bytes) -> None:
-    for parse in (parse_channels, parse_signed_channels):
+    for document in (Channels, SignedChannels):
         with only_our_errors():
-            parse(content, "fuzz")
+            document.from_bytes(content, "fuzz")
     with only_our_errors():
-        images = parse_index(content, "fuzz").images
+        images = Index.from_bytes(content, "fuzz").images
         for build in (0, 1, 2, 65535):
             find_path(images, build, device_percent=50)
 
@@ -258,7 +258,7 @@ def test_changed_documents(content: bytes) -> None:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, signer: GnupgSigner) -> Path:
     store = DirectoryStore(tmp_path_factory.mktemp("hostile"))
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer, "20261123", b"one")
     released(store, signer, "20261124", b"two")
     return Path(store.url.removeprefix("file://")) / "system-image"

@@ -47,9 +47,10 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path, ordinary=False)
 
 
-def published(workshop: Workshop, text: bytes) -> PublishedBuild:
+def published(workshop: Workshop, text: bytes, **facts: Any) -> PublishedBuild:
+    """`facts` are of `content`."""
     store = workshop.store
-    described = content(store, text.decode())
+    described = content(store, text.decode(), **facts)
     rootfs = described.rootfs[0].model_copy(update={"rootfs": put_blob_bytes(store, rootfs_tarball(text), TAR_GZ)})
     device = described.devices[0].model_copy(update={"tarball": put_blob_bytes(store, device_tarball(), TAR_GZ)})
     described = described.model_copy(update={"rootfs": (rootfs,), "devices": (device,)})
@@ -97,6 +98,20 @@ def test_policies_gates_and_channels_filled_by_hand(workshop: Workshop) -> None:
     assert workshop.result("--project", "project.yaml", "gc")["expired"] == dry["expired"]
     assert workshop.result("--project", "project.yaml", "gc")["expired"] == []
     assert workshop.result("verify")["findings"] == []
+
+
+@pytest.mark.parametrize("device", ["board", "pi_amd64"])
+def test_names_say_nothing_about_the_architecture(workshop: Workshop, device: str) -> None:
+    """A device of any name is imported, and a build of a product with dots in its name opens the gate."""
+    project = PROJECT.replace("generic_amd64: {architecture: amd64", f"{device}: {{architecture: arm64")
+    project = project.replace("generic_amd64", device).replace("boot_test: [bios]", "boot_test: [uefi]")
+    (workshop.folder / "project.yaml").write_text(
+        project.replace("    codename: trixie\n", "    codename: trixie\n    product: core-2.0\n")
+    )
+    build = published(workshop, b"one", architectures=("arm64",), devices=(device,), product="core-2.0")
+    assert imported(workshop, EDGE)["released"] is False
+    mark_good(build, "arm64", [boot_report(workshop.store)], store=workshop.store, now=NOW)
+    assert imported(workshop, EDGE)["released"] is True
 
 
 def test_builds_are_compared_numerically(workshop: Workshop) -> None:

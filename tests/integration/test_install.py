@@ -19,16 +19,16 @@ from typing import Any
 import pytest
 
 from coreimage.client import Image, Index, NotPresentError, RepositoryError, Session, SignatureError
+from coreimage.client.apply import Activity, InstallRequest, find_upgrade, install
 from coreimage.client.errors import NoSpaceError, TargetError
 from coreimage.client.folder import FolderTree
-from coreimage.client.install import Stage, Wanted, choose, install
 from coreimage.client.slot import Slot
 from coreimage.client.tree import Entry
 from coreimage.http import Downloader
-from coreimage.image_server import FetchWeb, GpgvVerify
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
-from coreimage.system_image import alias_channel, publish_keyrings, roll_back
+from coreimage.system_image import ChannelTree, alias_channel, publish_keyrings, roll_back
+from coreimage.system_image.web import FetchWeb, GpgvVerify
 from tests.harness.original_server import EDGE, original_tree
 from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, now, released
 
@@ -55,24 +55,24 @@ class World:
     def slot(self, name: str, **options: Any) -> Slot:
         return Slot(self.folder / name, self.folder / f"{name}.json", self.folder / "work", no_tools, **options)
 
-    def install(self, slot: Slot, wanted: Wanted, **options: Any) -> Image | None:
-        return install(self.session(), wanted, slot, self.folder / "downloads", **options)
+    def install(self, slot: Slot, request: InstallRequest, **options: Any) -> Image | None:
+        return install(self.session(), request, slot, self.folder / "downloads", **options)
 
-    def wanted(self, base: Slot | None = None, **options: Any) -> Wanted:
+    def request(self, base: Slot | None = None, **options: Any) -> InstallRequest:
         """An update of what `base` holds."""
         held = base.held() if base else None
         build = held.version if held else 0
-        return Wanted(CHANNEL, DEVICE, build, base.tree() if base else None, **options)
+        return InstallRequest(CHANNEL, DEVICE, build, base.tree() if base else None, **options)
 
     def first(self, version: int = 1) -> Slot:
         slot = self.slot("a")
-        image = self.install(slot, Wanted(CHANNEL, DEVICE, revision=version))
+        image = self.install(slot, InstallRequest(CHANNEL, DEVICE, revision=version))
         assert image is not None
         assert image.version == version
         return slot
 
-    def way(self, wanted: Wanted) -> list[tuple[int, int | None, str]]:
-        return [(image.version, image.base, image.form) for image in choose(self.session(), wanted).images]
+    def way(self, request: InstallRequest) -> list[tuple[int, int | None, str]]:
+        return [(image.version, image.base, image.form) for image in find_upgrade(self.session(), request).images]
 
 
 def no_tools(argv: Sequence[str], _source: Path, _target: Path) -> None:
@@ -82,10 +82,10 @@ def no_tools(argv: Sequence[str], _source: Path, _target: Path) -> None:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, signer: GnupgSigner) -> Path:
     store, remembering = DirectoryStore(tmp_path_factory.mktemp("published")), RememberingSigner(signer)
-    publish_keyrings(store=store, signer=remembering, now=now)
+    publish_keyrings(ChannelTree(store, remembering, now))
     for number in (1, 2, 3):
         released(store, remembering, f"2026112{number}", text(number), names=[f"etc/only-{number}"])
-    alias_channel(STABLE, CHANNEL, store=store, signer=remembering, now=now)
+    alias_channel(ChannelTree(store, remembering, now), STABLE, CHANNEL)
     return Path(store.url.removeprefix("file://")) / "system-image"
 
 
@@ -127,25 +127,25 @@ def holds(folder: Path, world: World, version: int) -> bool:
 
 def test_a_full_image(world: World) -> None:
     slot = world.slot("a")
-    heard: list[tuple[Stage, int, int]] = []
-    image = world.install(slot, world.wanted(), on_progress=lambda *said: heard.append(said))
+    heard: list[tuple[Activity, int, int]] = []
+    image = world.install(slot, world.request(), on_progress=lambda *said: heard.append(said))
     assert image is not None
     assert (image.type, image.version) == ("full", 3)
     assert holds(world.folder / "a", world, 3)
     assert not list((world.folder / "work").iterdir())
     assert not (world.folder / "downloads").exists()
-    assert [done for stage, done, _ in heard if stage == "download"][-1] == sum(f.size_bytes for f in image.files)
+    assert [done for activity, done, _ in heard if activity == "download"][-1] == sum(f.size_bytes for f in image.files)
 
 
 def test_chained_compact_deltas_from_one_slot_to_the_other(world: World) -> None:
     first = world.first()
-    wanted = world.wanted(first)
-    assert world.way(wanted) == [(2, 1, "compact"), (3, 2, "compact")]
+    request = world.request(first)
+    assert world.way(request) == [(2, 1, "compact"), (3, 2, "compact")]
     second = world.slot("b")
-    world.install(second, wanted)
+    world.install(second, request)
     assert holds(world.folder / "b", world, 3)
     assert holds(world.folder / "a", world, 1)
-    assert world.install(second, world.wanted(second)) is None
+    assert world.install(second, world.request(second)) is None
 
 
 def test_over_what_a_slot_held_before(world: World) -> None:
@@ -153,14 +153,14 @@ def test_over_what_a_slot_held_before(world: World) -> None:
     (world.folder / "b/system").mkdir(parents=True)
     (world.folder / "b/system/old").write_text("old")
     (world.folder / "b/system/link").symlink_to("/")
-    world.install(second, world.wanted(first))
+    world.install(second, world.request(first))
     assert holds(world.folder / "b", world, 3)
 
 
 def test_what_is_held_is_not_fetched_again(world: World) -> None:
     slot = world.first()
     shutil.rmtree(world.www / "pool")
-    assert world.install(slot, Wanted(CHANNEL, DEVICE, revision=1)) is not None
+    assert world.install(slot, InstallRequest(CHANNEL, DEVICE, revision=1)) is not None
 
 
 def test_legacy_deltas_of_the_original_server(top: bytes, signer: GnupgSigner, tmp_path: Path) -> None:
@@ -174,10 +174,10 @@ def test_legacy_deltas_of_the_original_server(top: bytes, signer: GnupgSigner, t
 
     session = OnlyDeltas(FetchWeb(world.www.as_uri(), Downloader()), GpgvVerify(), top, NOW.timestamp, legacy=True)
     first, second = world.slot("a"), world.slot("b")
-    install(session, Wanted(EDGE, DEVICE, revision=1), first, tmp_path / "downloads")
-    wanted = Wanted(EDGE, DEVICE, 1, first.tree())
-    assert [image.base for image in choose(session, wanted).images] == [1, 2]
-    install(session, wanted, second, tmp_path / "downloads")
+    install(session, InstallRequest(EDGE, DEVICE, revision=1), first, tmp_path / "downloads")
+    request = InstallRequest(EDGE, DEVICE, 1, first.tree())
+    assert [image.base for image in find_upgrade(session, request).images] == [1, 2]
+    install(session, request, second, tmp_path / "downloads")
     names = {entry.name: entry.sha256 for entry in FolderTree(tmp_path / "b").entries()}
     assert b"system/etc/only-1" not in names
     assert b"system/etc/only-3" in names
@@ -189,11 +189,11 @@ def test_a_step_of_nothing_but_the_number(published: Path, world: World, signer:
     """A roll-back: another version of a content that was there, and a tag, which is the version file alone."""
     store = DirectoryStore(world.folder / "store")
     shutil.copytree(published, world.folder / "store/system-image")
-    roll_back(CHANNEL, DEVICE, 1, store=store, signer=RememberingSigner(signer), now=now)
+    roll_back(ChannelTree(store, RememberingSigner(signer), now), CHANNEL, DEVICE, 1)
     world.www = world.folder / "store/system-image"
     third, other = world.first(3), world.slot("b")
-    assert world.way(world.wanted(third))[-1][0] == 4
-    world.install(other, world.wanted(third))
+    assert world.way(world.request(third))[-1][0] == 4
+    world.install(other, world.request(third))
     assert holds(world.folder / "b", world, 4)
     assert [e for e in unpacked(world, 4) if b"issue" in e.name] == [
         e for e in unpacked(world, 1) if b"issue" in e.name
@@ -203,26 +203,26 @@ def test_a_step_of_nothing_but_the_number(published: Path, world: World, signer:
 def test_a_changed_base_takes_a_full_image(world: World) -> None:
     first = world.first()
     (world.folder / "a/system/etc/issue").write_text("somebody edited it")
-    wanted = world.wanted(first)
-    assert world.way(wanted)[0] in {(2, None, "legacy"), (3, None, "legacy")}
+    request = world.request(first)
+    assert world.way(request)[0] in {(2, None, "legacy"), (3, None, "legacy")}
     second = world.slot("b")
-    world.install(second, wanted)
+    world.install(second, request)
     assert holds(world.folder / "b", world, 3)
 
 
 def test_without_a_base_only_full_images_lead_on(world: World) -> None:
-    assert world.way(Wanted(CHANNEL, DEVICE, 2)) == [(3, None, "legacy")]
+    assert world.way(InstallRequest(CHANNEL, DEVICE, 2)) == [(3, None, "legacy")]
 
 
 def test_an_alias_that_leads_elsewhere_counts_nothing_of_what_is_installed(world: World) -> None:
     base = world.first(3).tree()
-    assert world.way(Wanted(STABLE, DEVICE, 3, base, channel_target=CHANNEL)) == []
-    assert world.way(Wanted(STABLE, DEVICE, 3, base, channel_target="another")) == [(3, None, "legacy")]
+    assert world.way(InstallRequest(STABLE, DEVICE, 3, base, channel_target=CHANNEL)) == []
+    assert world.way(InstallRequest(STABLE, DEVICE, 3, base, channel_target="another")) == [(3, None, "legacy")]
 
 
 def test_a_channel_that_is_not_there(world: World) -> None:
     with pytest.raises(NotPresentError, match="no-such"):
-        install(world.session(), Wanted("no-such", DEVICE), world.slot("a"), world.folder / "downloads")
+        install(world.session(), InstallRequest("no-such", DEVICE), world.slot("a"), world.folder / "downloads")
     assert not (world.folder / "a").exists()
 
 
@@ -234,10 +234,10 @@ def spoil(path: Path) -> None:
 
 def test_a_tampered_file_is_refused_and_nothing_changes(world: World) -> None:
     first, second = world.first(2), world.slot("b")
-    (delta,) = [image.files[0] for image in choose(world.session(), world.wanted(first)).images]
+    (delta,) = [image.files[0] for image in find_upgrade(world.session(), world.request(first)).images]
     spoil(world.www / delta.path.lstrip("/"))
     with pytest.raises(RepositoryError, match=delta.name):
-        world.install(second, world.wanted(first))
+        world.install(second, world.request(first))
     assert not (world.folder / "b").exists()
     assert second.held() is None
     assert holds(world.folder / "a", world, 2)
@@ -245,11 +245,11 @@ def test_a_tampered_file_is_refused_and_nothing_changes(world: World) -> None:
 
 def test_a_signature_of_something_else_is_refused(world: World) -> None:
     first = world.first(2)
-    (delta,) = [image.files[0] for image in choose(world.session(), world.wanted(first)).images]
+    (delta,) = [image.files[0] for image in find_upgrade(world.session(), world.request(first)).images]
     other = next(path for path in (world.www / "pool").glob("*.asc") if path.name != f"{delta.name}.asc")
     shutil.copy(other, world.www / delta.signature.lstrip("/"))
     with pytest.raises(SignatureError):
-        world.install(world.slot("b"), world.wanted(first))
+        world.install(world.slot("b"), world.request(first))
 
 
 class Swapping(Session):
@@ -270,7 +270,7 @@ def test_a_swapped_delta_is_refused_though_it_is_signed(world: World, top: bytes
     web = FetchWeb(world.www.as_uri(), Downloader())
     session = Swapping(web, GpgvVerify(), top, NOW.timestamp)
     with pytest.raises(RepositoryError, match="for another base"):
-        install(session, world.wanted(first), second, world.folder / "downloads")
+        install(session, world.request(first), second, world.folder / "downloads")
     assert not (world.folder / "b").exists()
 
 
@@ -282,20 +282,20 @@ def test_files_that_do_not_make_the_version_are_refused(world: World, top: bytes
 
     session = Wrong(FetchWeb(world.www.as_uri(), Downloader()), GpgvVerify(), top, NOW.timestamp)
     with pytest.raises(RepositoryError, match="do not make the version"):
-        install(session, world.wanted(), world.slot("a"), world.folder / "downloads")
+        install(session, world.request(), world.slot("a"), world.folder / "downloads")
     assert not (world.folder / "a").exists()
 
 
 def test_what_does_not_read_back_is_not_taken_for_whole(world: World) -> None:
-    def meddle(stage: Stage, done: int, total: int) -> None:
-        if stage == "write" and done == total:
+    def meddle(activity: Activity, done: int, total: int) -> None:
+        if activity == "write" and done == total:
             (world.folder / "a/system/etc/issue").write_text("a bad disk")
 
     slot = world.slot("a", on_progress=meddle)
     with pytest.raises(TargetError, match=r"a/system/etc/issue: it does not read back"):
-        world.install(slot, world.wanted())
+        world.install(slot, world.request())
     assert slot.held() is None
-    world.install(world.slot("a"), world.wanted())
+    world.install(world.slot("a"), world.request())
     assert holds(world.folder / "a", world, 3)
 
 
@@ -303,7 +303,7 @@ def test_what_cannot_be_written_is_named(world: World) -> None:
     shutil.rmtree(world.folder / "a", ignore_errors=True)
     (world.folder / "a").write_text("in the way")
     with pytest.raises(TargetError, match=r"/a: cannot be written: File exists"):
-        world.install(world.slot("a"), world.wanted())
+        world.install(world.slot("a"), world.request())
     assert world.slot("a").held() is None
 
 
@@ -314,10 +314,10 @@ def test_a_full_disk_leaves_what_goes_on_later(world: World, place: str) -> None
     os.system(f"mount -t tmpfs -o size=40k small {small}")  # noqa: S605
     try:
         with pytest.raises(NoSpaceError, match=r"the disk is full|are free"):
-            world.install(world.slot("a"), world.wanted())
+            world.install(world.slot("a"), world.request())
         assert world.slot("a").held() is None
         os.system(f"mount -o remount,size=100m {small}")  # noqa: S605
-        world.install(world.slot("a"), world.wanted())
+        world.install(world.slot("a"), world.request())
         assert holds(world.folder / "a", world, 3)
     finally:
         os.system(f"umount {small}")  # noqa: S605
@@ -359,16 +359,16 @@ def in_a_child(action: Callable[[], object], die_at: int) -> tuple[bool, int]:
 
 def test_killed_at_any_step_it_is_never_taken_for_whole_and_goes_on(world: World) -> None:
     first, second = world.first(), world.slot("b")
-    world.install(second, Wanted(CHANNEL, DEVICE, revision=2))
+    world.install(second, InstallRequest(CHANNEL, DEVICE, revision=2))
     expected = {version: unpacked(world, version) for version in (2, 3)}
     older = world.folder / "older"
     os.system(f"cp -a {world.folder / 'b'} {older}")  # noqa: S605
     record = (world.folder / "b.json").read_bytes()
-    session, wanted = world.session(), world.wanted(first)
-    choose(session, wanted)
+    session, request = world.session(), world.request(first)
+    find_upgrade(session, request)
 
     def update() -> None:
-        install(session, wanted, second, world.folder / "downloads")
+        install(session, request, second, world.folder / "downloads")
 
     killed, changes = in_a_child(update, 0)
     assert not killed
@@ -391,13 +391,14 @@ _IN_A_PROCESS = """
 import re, sys
 from pathlib import Path
 from coreimage.client.documents import Image
-from coreimage.client.install import Step, Wanted
+from coreimage.client.apply import ApplyPlan, InstallRequest, VerifiedImage
 from coreimage.client.slot import Slot
 
 folder = Path(sys.argv[1])
 image = Image(1, "full", None, "", "", ())
 slot = Slot(folder / "slot", folder / "slot.json", folder / "work", lambda *said: None)
-slot.install(Wanted("tiny/1/edge", "board_amd64"), [Step(image, tuple(map(Path, sys.argv[2:])))])
+verified = VerifiedImage(image, tuple(map(Path, sys.argv[2:])))
+slot.apply(ApplyPlan(InstallRequest("tiny/1/edge", "board_amd64"), (verified,)))
 print(re.findall(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[0])
 """
 

@@ -15,24 +15,32 @@ import pytest
 from coreimage.client import primary_fingerprints, read_keyring
 from coreimage.errors import HostError, NotFoundError, UsageError, VerificationError
 from coreimage.http import Downloader
-from coreimage.image_server import client_errors, open_server
 from coreimage.signing import GnupgSigner, KeyFolder, Role, create_keys, issuer_of, make_keyring, write_backup
 from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
+    ChannelTree,
+    archive_masters_of,
+    create_channel,
     end_overlaps,
     export_keyrings,
     import_keyrings,
     move_masters,
+    promote,
     publish_keyrings,
+    redirect_channel,
+    release_candidate,
+    remove_channel,
+    rename_channel,
     revoke_key,
     rotate_key,
     sign_anew,
     sign_keyrings,
     verify_store,
 )
+from coreimage.system_image.web import client_errors, open_server
 from tests.harness.kill import Killed, KillStore, for_each_kill_point
-from tests.harness.trees import CHANNEL, DEVICE, NOW, now, released
+from tests.harness.trees import CHANNEL, DEVICE, NOW, imported, now, released
 
 BITS = 2048
 
@@ -47,6 +55,10 @@ class Site:
     @property
     def signer(self) -> GnupgSigner:
         return GnupgSigner(self.keys)
+
+    @property
+    def tree(self) -> ChannelTree:
+        return ChannelTree(self.store, self.signer, now)
 
     @property
     def archive_master(self) -> bytes:
@@ -72,14 +84,14 @@ class Site:
         return {issuer_of(path.read_bytes()) for path in found if path.parent.name != "gpg"}
 
     def rotate(self, role: Role = Role.IMAGE_SIGNING, store: Store | None = None) -> str:
-        return rotate_key(role, self.keys, store=store or self.store, now=now, bits=BITS).fingerprint
+        return rotate_key(ChannelTree(store or self.store, self.signer, now), role, self.keys, bits=BITS).fingerprint
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = Site(tmp_path_factory.mktemp("origin"))
     create_keys(site.keys, bits=dict.fromkeys(Role, BITS))
-    publish_keyrings(store=site.store, signer=site.signer, now=now)
+    publish_keyrings(ChannelTree(site.store, site.signer, now))
     released(site.store, site.signer)
     sums = b"0" * 64 + b" *x\n"
     site.store.put_bytes("cdimage/p/1/daily/1/SHA256SUMS", sums, media_type="text/plain")
@@ -93,6 +105,13 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(origin: Path, tmp_path: Path) -> Site:
     shutil.copytree(origin, tmp_path / "site")
     return Site(tmp_path / "site")
+
+
+def test_a_store_is_known_by_its_archive_master_also_without_the_keyring(site: Site) -> None:
+    owner = site.signer.fingerprint(Role.ARCHIVE_MASTER)
+    assert archive_masters_of(site.store) == {owner}
+    site.store.delete(["system-image/gpg/archive-master.tar.xz"])
+    assert archive_masters_of(site.store) == {owner}
 
 
 def test_a_signature_names_its_maker(site: Site) -> None:
@@ -117,12 +136,58 @@ def test_rotation_leaves_nothing_signed_by_the_former_key_alone(site: Site) -> N
     assert site.versions() == [1]
     assert site.errors() == [f"cdimage/p/1/daily/1/x: {_SUM}"]
     assert site.rotate() == new, "while both count, no other rotation begins"
-    assert end_overlaps(site.keys, store=site.store, now=now) == ()
+    assert end_overlaps(ChannelTree(site.store, site.signer, now), site.keys) == ()
     later = NOW + timedelta(days=91)
-    assert end_overlaps(site.keys, store=site.store, now=lambda: later) == (old,)
+    assert end_overlaps(ChannelTree(site.store, site.signer, lambda: later), site.keys) == (old,)
     assert site.published("image-signing") == {new}
     assert site.versions(later) == [1]
     assert released(site.store, site.signer, "20261124", b"two") == 2
+
+
+KEY_OPERATIONS: dict[str, Callable[[Site], object]] = {
+    "rotate": lambda site: site.rotate(),
+    "rotate the master": lambda site: site.rotate(Role.IMAGE_MASTER),
+    "revoke": lambda site: revoke_key(site.tree, site.signer.fingerprint(Role.IMAGE_SIGNING), site.keys, bits=BITS),
+    "revoke the master": lambda site: revoke_key(
+        site.tree, site.signer.fingerprint(Role.IMAGE_MASTER), site.keys, bits=BITS
+    ),
+}
+CHANNEL_OPERATIONS: dict[str, Callable[[Site], object]] = {
+    "nothing": lambda site: None,
+    "rename": lambda site: rename_channel(site.tree, CHANNEL, "debian-core/13/daily"),
+    "redirect": lambda site: (
+        create_channel(site.tree, "debian-core/13/daily"),
+        promote(site.tree, CHANNEL, "debian-core/13/daily", DEVICE),
+        redirect_channel(site.tree, CHANNEL, "debian-core/13/daily", device=DEVICE),
+    ),
+    "remove": lambda site: remove_channel(site.tree, CHANNEL),
+}
+
+
+@pytest.mark.parametrize("key_operation", KEY_OPERATIONS)
+def test_a_waiting_candidate_verifies_and_can_be_released(site: Site, key_operation: str) -> None:
+    candidate = imported(site.store, site.signer, "20261124", b"two")
+    KEY_OPERATIONS[key_operation](site)
+    assert site.errors() == [f"cdimage/p/1/daily/1/x: {_SUM}"]
+    assert release_candidate(site.tree, candidate).version == 2
+    assert site.errors() == [f"cdimage/p/1/daily/1/x: {_SUM}"]
+
+
+@pytest.mark.parametrize("channel_operation", CHANNEL_OPERATIONS)
+def test_what_a_channel_leaves_verifies_after_a_revocation(site: Site, channel_operation: str) -> None:
+    imported(site.store, site.signer, "20261124", b"two")
+    CHANNEL_OPERATIONS[channel_operation](site)
+    assert site.errors() == [f"cdimage/p/1/daily/1/x: {_SUM}"]
+    KEY_OPERATIONS["revoke"](site)
+    assert site.errors() == [f"cdimage/p/1/daily/1/x: {_SUM}"]
+
+
+def test_a_candidate_that_nobody_can_verify_is_removed(site: Site) -> None:
+    candidate = imported(site.store, site.signer, "20261124", b"two")
+    site.store.put_bytes(candidate.channels.uri, b"by a stranger", media_type="text/plain")
+    site.rotate()
+    assert site.store.head(candidate.channels.uri) is None
+    assert site.errors() == [f"cdimage/p/1/daily/1/x: {_SUM}"]
 
 
 _SUM = "it does not have the digest that SHA256SUMS lists"
@@ -179,24 +244,24 @@ def test_a_revoked_key_signs_nothing_any_more(site: Site) -> None:
     stolen = thief.fingerprint(Role.IMAGE_SIGNING)
     content = (site.root / "store/system-image/channels.json").read_bytes()
     forged = thief.inline(Role.IMAGE_SIGNING, content)
-    revoked = revoke_key(stolen, site.keys, store=site.store, now=now, bits=BITS)
+    revoked = revoke_key(ChannelTree(site.store, site.signer, now), stolen, site.keys, bits=BITS)
     assert revoked.changed
     assert site.published("blacklist") == {stolen}
     assert site.published("image-signing") == {revoked.fingerprint}
     assert site.versions() == [1]
-    assert not revoke_key(stolen, site.keys, store=site.store, now=now, bits=BITS).changed
+    assert not revoke_key(ChannelTree(site.store, site.signer, now), stolen, site.keys, bits=BITS).changed
     assert site.signer.fingerprint(Role.IMAGE_SIGNING) == revoked.fingerprint, "the new key is not revoked by a rerun"
     (site.root / "store/system-image/channels.json.gpg").write_bytes(forged)
     with pytest.raises(VerificationError):
         site.versions()
     with pytest.raises(NotFoundError, match="--key"):
-        revoke_key("0" * 40, site.keys, store=site.store, now=now)
+        revoke_key(ChannelTree(site.store, site.signer, now), "0" * 40, site.keys)
 
 
 def test_a_key_is_revoked_while_the_one_before_still_counts(site: Site) -> None:
     first = site.signer.fingerprint(Role.IMAGE_SIGNING)
     stolen = site.rotate()
-    revoked = revoke_key(stolen, site.keys, store=site.store, now=now, bits=BITS)
+    revoked = revoke_key(ChannelTree(site.store, site.signer, now), stolen, site.keys, bits=BITS)
     assert revoked.fingerprint not in {first, stolen}
     assert site.published("blacklist") == {stolen}
     assert site.published("image-signing") == {first, revoked.fingerprint}
@@ -209,9 +274,9 @@ def test_a_key_that_was_never_here_is_revoked_by_its_public_half(site: Site, tmp
     other = GnupgSigner(tmp_path / "other")
     keys = other.public_key(Role.CDIMAGE)
     fingerprint = other.fingerprint(Role.CDIMAGE)
-    assert revoke_key(fingerprint, site.keys, store=site.store, now=now, public_key=keys).changed
+    assert revoke_key(ChannelTree(site.store, site.signer, now), fingerprint, site.keys, public_key=keys).changed
     assert site.published("blacklist") == {fingerprint}
-    publish_keyrings(store=site.store, signer=site.signer, now=lambda: NOW + timedelta(days=400))
+    publish_keyrings(ChannelTree(site.store, site.signer, lambda: NOW + timedelta(days=400)))
     assert site.published("blacklist") == {fingerprint}
 
 
@@ -228,7 +293,7 @@ def test_a_lost_key_is_replaced(site: Site, role: Role, made_anew: bool) -> None
     assert site.published(role.value) == {lost, new}
     assert site.versions() == [1]
     later = NOW + timedelta(days=91)
-    end_overlaps(site.keys, store=site.store, now=lambda: later)
+    end_overlaps(ChannelTree(site.store, site.signer, lambda: later), site.keys)
     assert site.published(role.value) == {new}
     assert site.versions(later) == [1]
 
@@ -241,22 +306,22 @@ def test_masters_stay_offline(site: Site, tmp_path: Path) -> None:
     assert not (site.keys / "archive-master").exists()
     assert site.archive_master == before
     assert create_keys(site.keys, bits=dict.fromkeys(Role, BITS)) == [], "a master elsewhere is not missing"
-    assert export_keyrings(medium, store=site.store, signer=site.signer, now=now).keyrings == ()
+    assert export_keyrings(ChannelTree(site.store, site.signer, now), medium).keyrings == ()
     assert released(site.store, site.signer, "20261124", b"two") == 2
 
     late = NOW + timedelta(days=400)
-    assert publish_keyrings(store=site.store, signer=site.signer, now=lambda: late) == [], "it serves for a year more"
+    assert publish_keyrings(ChannelTree(site.store, site.signer, lambda: late)) == [], "it serves for a year more"
     ended = NOW + timedelta(days=731)
     with pytest.raises(HostError, match="keys export"):
-        publish_keyrings(store=site.store, signer=site.signer, now=lambda: ended)
+        publish_keyrings(ChannelTree(site.store, site.signer, lambda: ended))
 
     with pytest.raises(HostError, match="keys export"):
         site.rotate()
-    assert export_keyrings(medium, store=site.store, signer=site.signer, now=now).keyrings == ("image-signing",)
+    assert export_keyrings(ChannelTree(site.store, site.signer, now), medium).keyrings == ("image-signing",)
     with pytest.raises(UsageError, match="not signed yet"):
-        import_keyrings(medium, store=site.store, signer=site.signer, now=now)
+        import_keyrings(ChannelTree(site.store, site.signer, now), medium)
     assert sign_keyrings(medium, signer=GnupgSigner(masters)).signed
-    assert import_keyrings(medium, store=site.store, signer=site.signer, now=now).keyrings == ("image-signing",)
+    assert import_keyrings(ChannelTree(site.store, site.signer, now), medium).keyrings == ("image-signing",)
     new = site.rotate()
     assert new in site.published("image-signing")
     assert site.versions() == [1, 2]
@@ -285,11 +350,11 @@ def test_what_comes_back_from_the_masters_is_verified(
     masters, medium = tmp_path / "masters", tmp_path / "medium"
     move_masters(site.keys, masters)
     shutil.rmtree(site.root / "store/system-image/gpg")
-    export_keyrings(medium, store=site.store, signer=site.signer, now=now)
+    export_keyrings(ChannelTree(site.store, site.signer, now), medium)
     sign_keyrings(medium, signer=GnupgSigner(masters))
     spoil(medium, site)
     with pytest.raises((VerificationError, UsageError)):
-        import_keyrings(medium, store=site.store, signer=site.signer, now=now)
+        import_keyrings(ChannelTree(site.store, site.signer, now), medium)
     assert not (site.root / "store/system-image/gpg/image-signing.tar.xz").exists()
 
 
@@ -307,7 +372,7 @@ def test_nothing_unverified_is_signed_anew(site: Site) -> None:
     shutil.copytree(retired.home, site.root / "former/image-signing")
     Path(f"{pool}.asc").write_bytes(former.detached(Role.IMAGE_SIGNING, b"something else"))
     with pytest.raises(VerificationError, match="ubuntu-"):
-        sign_anew(store=site.store, signer=site.signer, now=now)
+        sign_anew(ChannelTree(site.store, site.signer, now))
 
 
 def test_a_backup_is_whole_private_and_never_overwritten(site: Site, tmp_path: Path) -> None:

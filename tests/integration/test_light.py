@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coreimage.signing import GnupgSigner
 from coreimage.storage import open_store
-from coreimage.system_image import publish_keyrings
+from coreimage.system_image import ChannelTree, publish_keyrings
 from tests.harness.product import small_keys
 from tests.harness.trees import CHANNEL, DEVICE, now, released
 
@@ -47,7 +47,7 @@ print(json.dumps([run(words) for words in json.loads(sys.argv[1])]), file=sys.st
 def test_commands_of_the_tree_work_without_prefect(tmp_path: Path) -> None:
     keys = small_keys(tmp_path / "var/keys")
     store = open_store(str(tmp_path / "var/store"))
-    publish_keyrings(store=store, signer=GnupgSigner(keys), now=now)
+    publish_keyrings(ChannelTree(store, GnupgSigner(keys), now))
     released(store, GnupgSigner(keys))
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, json.dumps(COMMANDS)],

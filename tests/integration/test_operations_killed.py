@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ import pytest
 
 from coreimage.errors import NotFoundError
 from coreimage.http import Downloader
-from coreimage.image_server import client_errors, open_server
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
+    ChannelTree,
     alias_channel,
     collect_orphans,
     create_channel,
@@ -41,26 +40,27 @@ from coreimage.system_image import (
     tag_image,
     verify_store,
 )
+from coreimage.system_image.web import client_errors, open_server
 from tests.harness.kill import for_each_kill_point
 from tests.harness.strict_client import RefusedError, check_tree
 from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, now, released
 
 STABLE, NEW = "debian-core/13/stable", "debian-core/13/daily"
 OPERATIONS: dict[str, Callable[..., object]] = {
-    "alias": partial(alias_channel, "stable", CHANNEL),
-    "alias moved": partial(alias_channel, "followed", STABLE),
-    "rename": partial(rename_channel, CHANNEL, NEW),
-    "redirect": partial(redirect_channel, "old", CHANNEL),
-    "redirect of a device": partial(redirect_channel, STABLE, CHANNEL, device=DEVICE),
-    "promote": partial(promote, CHANNEL, STABLE, DEVICE, phase=20),
-    "roll back": partial(roll_back, CHANNEL, DEVICE, 1),
-    "tag": partial(tag_image, CHANNEL, DEVICE, "13.1"),
-    "phase": partial(set_phase, CHANNEL, DEVICE, 30),
-    "create": partial(create_device, STABLE, "pc_amd64"),
-    "remove a device": partial(remove_device, STABLE, DEVICE),
-    "remove a channel": partial(remove_channel, STABLE),
-    "hide": partial(hide_channel, CHANNEL),
-    "retention": partial(expire_versions, CHANNEL, 1),
+    "alias": lambda tree: alias_channel(tree, "stable", CHANNEL),
+    "alias moved": lambda tree: alias_channel(tree, "followed", STABLE),
+    "rename": lambda tree: rename_channel(tree, CHANNEL, NEW),
+    "redirect": lambda tree: redirect_channel(tree, "old", CHANNEL),
+    "redirect of a device": lambda tree: redirect_channel(tree, STABLE, CHANNEL, device=DEVICE),
+    "promote": lambda tree: promote(tree, CHANNEL, STABLE, DEVICE, phase=20),
+    "roll back": lambda tree: roll_back(tree, CHANNEL, DEVICE, 1),
+    "tag": lambda tree: tag_image(tree, CHANNEL, DEVICE, "13.1"),
+    "phase": lambda tree: set_phase(tree, CHANNEL, DEVICE, 30),
+    "create": lambda tree: create_device(tree, STABLE, "pc_amd64"),
+    "remove a device": lambda tree: remove_device(tree, STABLE, DEVICE),
+    "remove a channel": lambda tree: remove_channel(tree, STABLE),
+    "hide": lambda tree: hide_channel(tree, CHANNEL),
+    "retention": lambda tree: expire_versions(tree, CHANNEL, 1),
 }
 KNOWN = {CHANNEL: ([1, 2], [1, 2, 3], [2]), NEW: ([1, 2],), STABLE: ([1], [1, 2], []), "stable": ([1, 2],)}
 """What may be seen of a channel at any moment: what was, and what the operation makes of it."""
@@ -74,13 +74,13 @@ def remembering(signer: GnupgSigner) -> RememberingSigner:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory, remembering: RememberingSigner) -> Path:
     folder = tmp_path_factory.mktemp("start")
-    effects: dict[str, Any] = {"store": DirectoryStore(folder), "signer": remembering, "now": now}
-    publish_keyrings(**effects)
-    released(effects["store"], remembering, "20261123", b"one")
-    released(effects["store"], remembering, "20261124", b"two")
-    create_channel(STABLE, **effects)
-    promote(CHANNEL, STABLE, DEVICE, version=1, **effects)
-    alias_channel("followed", CHANNEL, **effects)
+    tree = ChannelTree(DirectoryStore(folder), remembering, now)
+    publish_keyrings(tree)
+    released(tree.store, remembering, "20261123", b"one")
+    released(tree.store, remembering, "20261124", b"two")
+    create_channel(tree, STABLE)
+    promote(tree, CHANNEL, STABLE, DEVICE, version=1)
+    alias_channel(tree, "followed", CHANNEL)
     return folder
 
 
@@ -98,7 +98,7 @@ def test_killed_at_every_store_call(
         return DirectoryStore(work)
 
     def act(store: Store) -> None:
-        OPERATIONS[name](store=store, signer=remembering, now=now)
+        OPERATIONS[name](ChannelTree(store, remembering, now))
 
     def readable(_: Store) -> None:
         opened = open_server((work / "system-image").as_uri(), top, fetch=Downloader(), now=NOW.timestamp)
@@ -111,8 +111,8 @@ def test_killed_at_every_store_call(
 
     def finished(store: Store) -> None:
         check_tree(work / "system-image", top)
-        collect_orphans(store=store, signer=remembering, now=_later)
-        assert orphans(store=store, signer=remembering, now=_later) == ()
+        collect_orphans(ChannelTree(store, remembering, _later))
+        assert orphans(ChannelTree(store, remembering, _later)) == ()
         found = verify_store(store, top, now=NOW.timestamp)
         assert (found.errors, found.orphans) == ((), ())
         check_tree(work / "system-image", top)
@@ -136,7 +136,7 @@ def _heals(work: Path, healed: Path, top: bytes, signer: RememberingSigner) -> N
     except RefusedError:
         shutil.rmtree(healed, ignore_errors=True)
         shutil.copytree(work, healed)
-        assert heal_pair(store=DirectoryStore(healed), signer=signer, thorough=False)
+        assert heal_pair(ChannelTree(DirectoryStore(healed), signer, now), thorough=False)
         check_tree(healed / "system-image", top)
 
 

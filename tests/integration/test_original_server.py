@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from coreimage.client import Session
-from coreimage.client.upgrade import find_path, starting_build
+from coreimage.client.upgrade import find_path, starting_version
 from coreimage.errors import VerificationError
 from coreimage.http import Downloader
-from coreimage.image_server import client_errors, open_server
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.system_image import verify_web
+from coreimage.system_image.web import client_errors, open_server
 from tests.harness.original_server import ALIAS, ALPHA, DEVICE, EDGE, MAKER, NEWEST, REDIRECT, original_tree
 from tests.harness.server import serve
 from tests.harness.strict_client import Device, RefusedError, check_tree, update
@@ -44,7 +44,7 @@ def test_the_two_descriptions_agree(www: Path, top: bytes) -> None:
 
 def test_the_original_offers_a_full_image_and_then_a_delta(www: Path, top: bytes) -> None:
     """Whose removals recovery then skips: what our trees never do."""
-    with pytest.raises(RefusedError, match="never a full and then a delta"):
+    with pytest.raises(RefusedError, match="full image 1 is closed"):
         check_tree(www, top, now=NOW.timestamp())
 
 
@@ -75,18 +75,21 @@ def test_an_alias_that_was_moved_starts_from_nothing(www: Path, top: bytes) -> N
     with client_errors():
         opened = session(www, top)
         alias = opened.channels()[ALIAS].alias
-        assert starting_build(2, alias, EDGE) == 2
-        assert starting_build(2, alias, "ubuntu-core/15.04/other") == 0
+        assert starting_version(2, alias, EDGE) == 2
+        assert starting_version(2, alias, "ubuntu-core/15.04/other") == 0
         assert (opened.channels()[ALPHA].hidden, opened.channels()[REDIRECT].redirect) == (True, EDGE)
 
 
 def test_only_who_was_told_believes_it(www: Path, top: bytes) -> None:
-    with pytest.raises(VerificationError, match="legacy"), client_errors():
+    with pytest.raises(VerificationError, match="legacy") as raised, client_errors():
         session(www, top, legacy=False).index(EDGE, DEVICE)
+    assert "--legacy" in raised.value.resolution
 
 
 def test_verify_finds_it_whole(www: Path, top: bytes) -> None:
-    found = verify_web(www, top, fetch=Downloader(), now=NOW.timestamp)
+    (error,) = verify_web(www, top, fetch=Downloader(), now=NOW.timestamp).errors
+    assert "--legacy" in error.resolution
+    found = verify_web(www, top, fetch=Downloader(), now=NOW.timestamp, legacy=True)
     assert found.errors == ()
     assert {finding.where for finding in found.findings} <= {f"{ALPHA}/{MAKER}/device.tar.xz"}
     assert found.orphans == ()

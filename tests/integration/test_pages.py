@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from coreimage.pages import write_pages
 from coreimage.publication import expire_builds, parse_build_id, pin_build
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
-from coreimage.system_image import alias_channel, hide_channel, pin_version, remove_channel, verify_store
+from coreimage.system_image import ChannelTree, alias_channel, hide_channel, pin_version, remove_channel, verify_store
 from tests.harness.grown_tree import CHANNEL, DEVICE, START, TREE, grow
 from tests.harness.serving import serving
 
@@ -34,7 +34,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory, signer: GnupgSigner) -> Dire
     grow(store, signer, 4)
     now = START + timedelta(days=9)
     pin_build(TREE, parse_build_id("20261105"), "shown at the fair, so it stays", store=store, now=now)
-    pin_version(CHANNEL, DEVICE, 3, "13.1", store=store, signer=signer, now=lambda: now)
+    pin_version(ChannelTree(store, signer, lambda: now), CHANNEL, DEVICE, 3, "13.1")
     write_pages(store=store)
     return store
 
@@ -152,12 +152,12 @@ def test_only_what_changed_is_written_and_what_is_gone_goes(tmp_path: Path, sign
     assert write_pages(store=store, channels=[CHANNEL], trees=[TREE]) == 5
     assert store.head(f"{TREE.prefix}/20261102/index.html") == first, "its build did not change"
 
-    def now() -> object:
+    def now() -> datetime:
         return START + timedelta(days=3)
 
-    effects = {"store": store, "signer": signer, "now": now}
-    alias_channel("debian-core/13/latest", CHANNEL, **effects)  # type: ignore[arg-type]
-    hide_channel(CHANNEL, **effects)  # type: ignore[arg-type]
+    tree = ChannelTree(store, signer, now)
+    alias_channel(tree, "debian-core/13/latest", CHANNEL)
+    hide_channel(tree, CHANNEL)
     write_pages(store=store, channels=[CHANNEL], trees=[])
     assert "20261104" in text(store, f"system-image/debian-core/13/latest/{DEVICE}/index.html"), "aliases follow"
     assert f"{TREE.prefix}/20261104/index.html" in text(store, DEVICE_PAGE), (
@@ -170,7 +170,7 @@ def test_only_what_changed_is_written_and_what_is_gone_goes(tmp_path: Path, sign
     assert "debian-core/13/latest" in index
     assert f">{CHANNEL}</a>" not in index, "it is hidden"
     assert "its build is no longer kept" in text(store, DEVICE_PAGE)
-    remove_channel("debian-core/13/latest", **effects)  # type: ignore[arg-type]
+    remove_channel(tree, "debian-core/13/latest")
     write_pages(store=store)
     left = {info.key for info in store.list() if info.key.endswith(".html")}
     assert left == {INDEX, CHANNEL_PAGE, DEVICE_PAGE, BUILDS_PAGE, f"{TREE.prefix}/20261104/index.html"}

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from coreimage.cli.app import run
-from coreimage.config import load_project
-from coreimage.expiry import Retired, expire_channel
+from coreimage.host.process import run as run_process
+from coreimage.operations.expire_channel import ExpiredItems, expire_channel
 from coreimage.pages import write_pages
-from coreimage.process import run as run_process
+from coreimage.project.loading import load_project
 from coreimage.signing import GnupgSigner, Role, make_keyring
 from coreimage.storage.directory import DirectoryStore
-from coreimage.system_image import verify_store
-from coreimage.system_image.tree import read_channels, read_images
+from coreimage.system_image import ChannelTree, verify_store
+from coreimage.system_image.channels.document import read_channels, read_index
 from tests.harness.grown_tree import CHANNEL, DEVICE, TREE, grow
 from tests.harness.ordinary_user import ROOT_DIR
 from tests.harness.product import small_keys
@@ -70,12 +70,12 @@ def coreimage(place: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(capsys)
 
 
-def retire(place: Path, *, dry_run: bool = False) -> Retired:
+def retire(place: Path, *, dry_run: bool = False) -> ExpiredItems:
     """A month later."""
     project = load_project(place / "deployments/debian-core.yaml")
     signer, store = GnupgSigner(place / "var/keys"), DirectoryStore(place / "var/store")
     later = datetime.now(UTC) + timedelta(days=30)
-    return expire_channel(project, CHANNEL, store=store, signer=signer, now=lambda: later, dry_run=dry_run)
+    return expire_channel(ChannelTree(store, signer, lambda: later), project, CHANNEL, dry_run=dry_run)
 
 
 def page(place: Path, key: str) -> str:
@@ -83,7 +83,7 @@ def page(place: Path, key: str) -> str:
 
 
 def test_what_nobody_pinned_goes_with_its_images(place: Path) -> None:
-    expected = Retired(
+    expected = ExpiredItems(
         builds=("20261102", "20261103", "20261104", "20261105"),
         versions=retire(place, dry_run=True).versions,
         images=tuple(f"images/{CHANNEL}/{DEVICE}/{version}" for version in (1, 2, 3, 4)),
@@ -91,7 +91,7 @@ def test_what_nobody_pinned_goes_with_its_images(place: Path) -> None:
     assert expected.versions[0].versions == (1, 2, 3, 4)
     assert retire(place, dry_run=True) == expected
     assert retire(place) == expected
-    assert retire(place) == Retired()
+    assert retire(place) == ExpiredItems()
     left = {path.name for path in (place / f"var/store/images/{CHANNEL}/{DEVICE}").iterdir()}
     assert left == {"5"}
 
@@ -103,7 +103,7 @@ def test_a_pinned_build_stays_and_is_shown(place: Path, coreimage: Command) -> N
         "build 20261103"
     )
     assert coreimage("pin", CHANNEL, "--build", "20261103", "--note", "shown <at> the fair").endswith(
-        "was so already\n"
+        "nothing to change\n"
     )
     for key in (build_page, f"{TREE.prefix}/index.html"):
         assert "pinned: shown &lt;at&gt; the fair" in page(place, key)
@@ -151,8 +151,9 @@ def test_pins_are_not_copied_with_a_version(place: Path, coreimage: Command) -> 
     coreimage("channel", "create", STABLE)
     coreimage("promote", CHANNEL, STABLE, "--device", DEVICE)
     assert "Version 1" in page(place, f"system-image/{STABLE}/{DEVICE}/index.html")
-    (image,) = read_images(store, read_channels(store, signer).document, STABLE, DEVICE)
-    assert "pinned" not in image
+    tree = ChannelTree(store, signer, lambda: datetime.now(UTC))
+    (image,) = read_index(store, read_channels(tree).channels, STABLE, DEVICE).images
+    assert image.pinned is None
     assert verify_store(store, make_keyring("archive-master", signer.public_key(Role.ARCHIVE_MASTER))).errors == ()
 
 

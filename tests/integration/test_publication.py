@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import HostError, VerificationError
+from coreimage.host.process import run
 from coreimage.model import TEXT, PublishedBuild
-from coreimage.process import run
 from coreimage.publication import (
     BuildContent,
     BuildTree,

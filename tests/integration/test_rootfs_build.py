@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.config import load_project
 from coreimage.errors import BuildError
+from coreimage.host.process import run
 from coreimage.model import RootfsBuild
-from coreimage.process import run
+from coreimage.project.loading import load_project
 from coreimage.rootfs import build_rootfs, plan_packages, probe_archives, rootfs_spec
 from coreimage.storage import Store, open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey, fetch

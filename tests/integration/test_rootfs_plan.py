@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import BuildError, InfrastructureError, UsageError, VerificationError
+from coreimage.host.process import run
 from coreimage.model import ArtifactRef, PackageLock
-from coreimage.process import run
 from coreimage.rootfs import ArchiveSpec, RootfsSpec, plan_packages, probe_archives, read_lock
 from coreimage.rootfs.spec import binary_keyring
 from coreimage.storage import Store, put_blob_bytes

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from coreimage.host.process import Completed, run, spawn
 from coreimage.model import RootfsBuild
-from coreimage.process import Completed, run, spawn
-from coreimage.rootfs import memory
-from coreimage.rootfs.unpacked import unpacked_tools
+from coreimage.rootfs import chroot
+from coreimage.rootfs.unpacked_tools import unpacked_tools
 from coreimage.storage import open_store, read_blob
 from tests.harness.archive import LocalArchive, TestKey
 from tests.harness.stranger import built_by_stranger, search, text_in
@@ -73,7 +73,7 @@ def as_user(home: Path, project: Path, _tools: SharedTools | None = None) -> Roo
 
 def as_user_by_tools(home: Path, project: Path, tools: SharedTools) -> RootfsBuild:
     tree = unpacked_tools(tools.tools, store=tools.store, folder=home / "cache")
-    imports = "from tests.harness.tiny import build_tiny; from coreimage.process import run_in"
+    imports = "from tests.harness.tiny import build_tiny; from coreimage.host.process import run_in"
     words = str(project), (home / "store").as_uri(), str(tree)
     return built_by_stranger(imports, "build_tiny(Path(argv[1]), argv[2], run_in(Path(argv[3])))", home, *words)
 
@@ -111,7 +111,7 @@ def test_whether_it_was_made_in_memory_or_on_disk_does_not_show(
 
     def built(free_bytes: int) -> RootfsBuild:
         started.clear()
-        monkeypatch.setattr(memory, "available_bytes", lambda: free_bytes)
+        monkeypatch.setattr(chroot, "available_bytes", lambda: free_bytes)
         return build_tiny(project, (home / f"store-{free_bytes}").as_uri(), recording)
 
     in_memory = built(1 << 40)

@@ -9,8 +9,8 @@ from typing import IO, Any
 import pytest
 
 from coreimage.errors import ProcessError
-from coreimage.process import Completed, run
-from coreimage.tarball import XzFilter, compress_xz, gzip_writer, stored_xz, written_by
+from coreimage.host.process import Completed, run
+from coreimage.tarball import compress_xz, gzip_writer, stored_xz, written_by
 from tests.harness.tools import SharedTools
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(5 << 20))
@@ -22,7 +22,7 @@ def _produce(file: IO[bytes]) -> None:
 
 def test_xz_has_the_same_bytes_for_any_number_of_threads(tmp_path: Path) -> None:
     for threads in (1, 5):
-        compress_xz(_produce, tmp_path / str(threads), run=run, lzma="preset=0", filters=XzFilter.X86, threads=threads)
+        compress_xz(_produce, tmp_path / str(threads), run=run, lzma="preset=0", code_filter="x86", threads=threads)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "5").read_bytes()
     assert lzma.decompress((tmp_path / "1").read_bytes()) == CONTENT
 

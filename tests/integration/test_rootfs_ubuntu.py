@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coreimage.config import Project, load_project
 from coreimage.errors import BuildError, NotFoundError
+from coreimage.host.process import run
 from coreimage.model import PackageLock
-from coreimage.process import run
+from coreimage.project.config import Project
+from coreimage.project.loading import load_project
 from coreimage.rootfs import Offline, build_rootfs, device_spec, plan_packages, probe_archives, read_lock, rootfs_spec
 from coreimage.storage import Store, blob_key, read_blob
 from tests.harness.archive import LocalArchive, TestKey, fetch

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import HostError, VerificationError
-from coreimage.process import run
+from coreimage.host.process import run
 from coreimage.signing import GnupgSigner, Role, create_keys, name_object, open_inline, verify_detached
 from coreimage.storage import Store
 

@@ -19,16 +19,16 @@ import pytest
 
 from coreimage.client import Image, Session
 from coreimage.errors import ConflictError, NotFoundError, VerificationError
+from coreimage.host.process import run
 from coreimage.http import Downloader
-from coreimage.image_server import client_errors, open_server
 from coreimage.model import TAR_GZ, TEXT, ArtifactRef, Candidate, PublishedBuild
-from coreimage.process import run
 from coreimage.signing import GnupgSigner, Role, Signer, make_keyring
 from coreimage.storage import put_blob_bytes
 from coreimage.storage.directory import DirectoryStore
 from coreimage.storage.store import Store
-from coreimage.system_image import heal_pair, import_build, publish_keyrings, release_candidate
-from coreimage.system_image.tree import put_channels, read_channels
+from coreimage.system_image import ChannelTree, heal_pair, import_build, publish_keyrings, release_candidate
+from coreimage.system_image.channels.document import put_channels, read_channels
+from coreimage.system_image.web import client_errors, open_server
 from tests.harness.kill import for_each_kill_point
 from tests.harness.strict_client import RefusedError, check_tree
 from tests.harness.trees import (
@@ -74,7 +74,7 @@ def _candidate_path(candidate: Candidate) -> str:
 def test_candidate_is_read_before_the_channel_knows_it(
     store: DirectoryStore, signer: GnupgSigner, tree: Path, tmp_path: Path
 ) -> None:
-    assert publish_keyrings(store=store, signer=signer, now=now) == [
+    assert publish_keyrings(ChannelTree(store, signer, now)) == [
         "archive-master",
         "image-master",
         "image-signing",
@@ -88,7 +88,7 @@ def test_candidate_is_read_before_the_channel_knows_it(
     assert image.version == 1
     assert [path.name.split("-")[0] for path in files] == ["ubuntu", "device", "version"]
 
-    release_candidate(candidate, store=store, signer=signer, now=now)
+    release_candidate(ChannelTree(store, signer, now), candidate)
     assert read_versions(tree, signer) == [1]
     assert strict(tree, signer) == {(CHANNEL, DEVICE): [1]}
 
@@ -101,7 +101,7 @@ def test_candidate_is_read_before_the_channel_knows_it(
 
 def test_rootfs_is_customised(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
     candidate = imported(store, signer)
-    with tarfile.open(tree.parent / candidate.files[0].artifact.uri) as tar:
+    with tarfile.open(tree.parent / candidate.files[0].uri) as tar:
         members = {member.name: member for member in tar}
     assert "system/SWAP.swap" not in members
     assert list(members)[-3:] == ["system/writable", "system/usr/lib/modules", "system/etc/mtab"]
@@ -113,22 +113,22 @@ def test_rootfs_is_customised(store: DirectoryStore, signer: GnupgSigner, tree: 
 def test_publishing_keyrings_again_changes_nothing_until_they_near_their_end(
     store: DirectoryStore, signer: GnupgSigner
 ) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     before = {info.key: info.etag for info in store.list("system-image/gpg/")}
-    assert publish_keyrings(store=store, signer=signer, now=now) == []
+    assert publish_keyrings(ChannelTree(store, signer, now)) == []
     assert {info.key: info.etag for info in store.list("system-image/gpg/")} == before
-    assert publish_keyrings(store=store, signer=signer, now=lambda: NOW + timedelta(days=400)) == ["image-signing"]
+    assert publish_keyrings(ChannelTree(store, signer, lambda: NOW + timedelta(days=400))) == ["image-signing"]
 
 
 def test_same_inputs_give_the_same_candidate_and_release_is_idempotent(
     store: DirectoryStore, signer: GnupgSigner, tree: Path
 ) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     candidate = imported(store, signer)
     assert imported(store, signer) == candidate
-    release_candidate(candidate, store=store, signer=signer, now=now)
+    release_candidate(ChannelTree(store, signer, now), candidate)
     before = {info.key: info.etag for info in store.list("system-image/")}
-    release_candidate(candidate, store=store, signer=signer, now=now)
+    release_candidate(ChannelTree(store, signer, now), candidate)
     assert {info.key: info.etag for info in store.list("system-image/")} == before
     assert released(store, signer) == 1
     assert strict(tree, signer) == {(CHANNEL, DEVICE): [1]}
@@ -144,18 +144,18 @@ def test_older_candidate_is_refused(store: DirectoryStore, signer: GnupgSigner) 
     first = imported(store, signer, "20261123")
     released(store, signer, "20261124", b"two")
     with pytest.raises(ConflictError, match="not newer"):
-        release_candidate(first, store=store, signer=signer, now=now)
+        release_candidate(ChannelTree(store, signer, now), first)
 
 
 def test_racing_releases_lose_no_version(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     devices = ["generic_amd64", "pc_amd64", "azure_amd64"]
     build = published(store, signer)
     more = [
-        file.model_copy(update={"name": file.name.replace(".device", f".{name}.device")})
+        file.model_copy(update={"name": file.name.replace(".device", f".{name}.device"), "device": f"{name}_amd64"})
         for name in ("pc", "azure")
         for file in build.files
-        if ".device." in file.name
+        if file.role == "device"
     ]
     sums = "".join(f"{file.artifact.sha256} *{file.name}\n" for file in (*build.files, *more)).encode()
     build = build.model_copy(
@@ -165,11 +165,9 @@ def test_racing_releases_lose_no_version(store: DirectoryStore, signer: GnupgSig
             "signature": put_blob_bytes(store, signer.detached(Role.CDIMAGE, sums), TEXT),
         }
     )
-    candidates = [import_build(build, CHANNEL, name, store=store, signer=signer, run=run, now=now) for name in devices]
+    candidates = [import_build(ChannelTree(store, signer, now), build, CHANNEL, name, run=run) for name in devices]
     threads = [
-        threading.Thread(
-            target=release_candidate, args=(candidate,), kwargs={"store": store, "signer": signer, "now": now}
-        )
+        threading.Thread(target=release_candidate, args=(ChannelTree(store, signer, now), candidate))
         for candidate in candidates
     ]
     for thread in threads:
@@ -182,10 +180,10 @@ def test_racing_releases_lose_no_version(store: DirectoryStore, signer: GnupgSig
 def test_release_rebuilds_the_index_when_the_channel_moved(
     store: DirectoryStore, signer: GnupgSigner, tree: Path
 ) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     first, second = imported(store, signer, "20261123"), imported(store, signer, "20261124", b"two")
-    release_candidate(first, store=store, signer=signer, now=now)
-    release_candidate(second, store=store, signer=signer, now=now)
+    release_candidate(ChannelTree(store, signer, now), first)
+    release_candidate(ChannelTree(store, signer, now), second)
     assert strict(tree, signer) == {(CHANNEL, DEVICE): [1, 2]}
 
 
@@ -193,7 +191,7 @@ def test_a_version_comes_with_a_delta_from_the_one_before(
     store: DirectoryStore, signer: GnupgSigner, tree: Path
 ) -> None:
     """The content has the same size and time: only looking at it shows that it changed."""
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer, "20261123", b"one")
     released(store, signer, "20261124", b"two")
     assert strict(tree, signer) == {(CHANNEL, DEVICE): [1, 2]}
@@ -213,7 +211,7 @@ def test_a_version_comes_with_a_delta_from_the_one_before(
 def test_killed_at_every_store_call(signer: GnupgSigner, tmp_path: Path) -> None:
     remembering = RememberingSigner(signer)
     start = DirectoryStore(tmp_path / "start")
-    publish_keyrings(store=start, signer=signer, now=now)
+    publish_keyrings(ChannelTree(start, signer, now))
     released(start, signer, "20261123")
     second = published(start, signer, "20261124", b"two")
     work, www = tmp_path / "work", tmp_path / "work" / "system-image"
@@ -224,8 +222,8 @@ def test_killed_at_every_store_call(signer: GnupgSigner, tmp_path: Path) -> None
         return DirectoryStore(work)
 
     def publish(to: Store) -> None:
-        candidate = import_build(second, CHANNEL, DEVICE, store=to, signer=remembering, run=run, now=now)
-        release_candidate(candidate, store=to, signer=remembering, now=now)
+        candidate = import_build(ChannelTree(to, remembering, now), second, CHANNEL, DEVICE, run=run)
+        release_candidate(ChannelTree(to, remembering, now), candidate)
 
     def readable(_: Store) -> None:
         assert read_versions(www, signer) in ([1], [1, 2])
@@ -241,19 +239,19 @@ def test_eight_importers_and_releases_of_one_device_at_once(
     store: DirectoryStore, signer: GnupgSigner, tree: Path
 ) -> None:
     """Eight builds at once: each gets a version of its own; what is released is whole whenever a reader looks."""
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     builds = [published(store, signer, f"2026112{number}", b"%d" % number) for number in range(1, 9)]
     gate = threading.Barrier(len(builds))
     over = threading.Event()
 
     def import_at_once(build: PublishedBuild) -> Candidate:
         gate.wait()
-        return import_build(build, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=now)
+        return import_build(ChannelTree(store, signer, now), build, CHANNEL, DEVICE, run=run)
 
     def release_at_once(candidate: Candidate) -> int:
         gate.wait()
         try:
-            return release_candidate(candidate, store=store, signer=signer, now=now).version
+            return release_candidate(ChannelTree(store, signer, now), candidate).version
         except ConflictError:
             return 0
 
@@ -277,19 +275,19 @@ def test_eight_importers_and_releases_of_one_device_at_once(
     assert strict(tree, signer) == {(CHANNEL, DEVICE): won}
     seen = reader.result()
     assert all(set(before) <= set(after) for before, after in pairwise(seen)), "a version that was there is lost"
-    assert not heal_pair(store=store, signer=signer)
+    assert not heal_pair(ChannelTree(store, signer, now))
 
 
 def test_torn_pair_is_healed(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
-    assert not heal_pair(store=store, signer=signer)
+    assert not heal_pair(ChannelTree(store, signer, now))
     for torn in ("channels.json.asc", "channels.json", f"{CHANNEL}/{DEVICE}/index.json.asc"):
         (tree / torn).write_bytes(b"torn")
         with pytest.raises(RefusedError):
             strict(tree, signer)
         assert read_versions(tree, signer) == [1]
-        assert heal_pair(store=store, signer=signer)
+        assert heal_pair(ChannelTree(store, signer, now))
         strict(tree, signer)
 
 
@@ -304,8 +302,8 @@ class Overtaken(DirectoryStore):
     def open(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
         if key == "system-image/channels.json" and self._left:
             self._left -= 1
-            current = read_channels(self._others, self._signer)
-            put_channels(current, current.document, store=self._others, signer=self._signer, now=now)
+            current = read_channels(ChannelTree(self._others, self._signer, now))
+            put_channels(ChannelTree(self._others, self._signer, now), current, current.signed)
         with super().open(key, start=start, stop=stop) as file:
             yield file
 
@@ -313,10 +311,10 @@ class Overtaken(DirectoryStore):
 def test_the_pair_is_healed_among_as_many_others_as_a_fan_out_has(
     store: DirectoryStore, signer: GnupgSigner, tree: Path
 ) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     (tree / "channels.json").write_bytes(b"torn")
-    assert heal_pair(store=Overtaken(tree.parent, signer, 40), signer=signer)
+    assert heal_pair(ChannelTree(Overtaken(tree.parent, signer, 40), signer, now))
     assert strict(tree, signer) == {(CHANNEL, DEVICE): [1]}
 
 
@@ -398,7 +396,7 @@ def _blacklist(tree: Path, signer: Signer) -> None:
 def test_attacks_are_refused(
     attack: Callable[[Path, Signer], None], store: DirectoryStore, signer: GnupgSigner, tree: Path, tmp_path: Path
 ) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     download(tree, signer, tmp_path / "good")
     attack(tree, signer)
@@ -417,12 +415,12 @@ def test_unsigned_or_unlisted_build_is_not_imported(store: DirectoryStore, signe
     )
     for hostile in (forged, swapped):
         with pytest.raises(VerificationError):
-            import_build(hostile, CHANNEL, DEVICE, store=store, signer=signer, run=run, now=now)
+            import_build(ChannelTree(store, signer, now), hostile, CHANNEL, DEVICE, run=run)
 
 
 def test_artifacts_are_as_recorded(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
     candidate = imported(store, signer)
-    refs: list[ArtifactRef] = [candidate.index, candidate.channels, *(file.artifact for file in candidate.files)]
+    refs: list[ArtifactRef] = [candidate.index, candidate.channels, *candidate.files]
     for ref in refs:
         content = (tree.parent / ref.uri).read_bytes()
         assert (hashlib.sha256(content).hexdigest(), len(content)) == (ref.sha256, ref.size_bytes)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from coreimage.http import Downloader
-from coreimage.image_server import client_errors, open_server
 from coreimage.model import TEXT
 from coreimage.signing import GnupgSigner, Role, Signer, make_keyring
 from coreimage.storage import Store
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
+    ChannelTree,
     Findings,
     WaitingCandidate,
     heal_keyrings,
@@ -28,6 +28,7 @@ from coreimage.system_image import (
     verify_store,
     verify_web,
 )
+from coreimage.system_image.web import client_errors, open_server
 from tests.harness.kill import for_each_kill_point
 from tests.harness.server import serve
 from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, imported, now, released
@@ -47,7 +48,7 @@ def wrong(found: Findings) -> list[str]:
 
 
 def test_whole_trees_are_silent(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     released(store, signer, "20261124", b"two")
     waiting = imported(store, signer, "20261125", b"three")
@@ -59,12 +60,12 @@ def test_whole_trees_are_silent(store: DirectoryStore, signer: GnupgSigner, tree
     with serve(tree) as server:
         remote = verify_web(server.url, top(signer), fetch=Downloader(), now=NOW.timestamp)
     assert (remote.findings, remote.orphans, remote.candidates) == ((), (), ())
-    release_candidate(waiting, store=store, signer=signer, now=now)
+    release_candidate(ChannelTree(store, signer, now), waiting)
     assert look(store, signer).candidates == ()
 
 
 def test_a_tree_of_only_a_candidate(store: DirectoryStore, signer: GnupgSigner) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     imported(store, signer)
     found = look(store, signer)
     assert wrong(found) == ["channels.json"]
@@ -72,7 +73,7 @@ def test_a_tree_of_only_a_candidate(store: DirectoryStore, signer: GnupgSigner) 
 
 
 def test_what_failed_candidates_left_is_an_orphan(store: DirectoryStore, signer: GnupgSigner) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     imported(store, signer, text=b"never released")
     assert released(store, signer, "20261124", b"two") == 2
     found = look(store, signer)
@@ -112,7 +113,7 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, signer: GnupgSigner) -> Path:
     root = tmp_path_factory.mktemp("whole")
-    publish_keyrings(store=DirectoryStore(root), signer=signer, now=now)
+    publish_keyrings(ChannelTree(DirectoryStore(root), signer, now))
     released(DirectoryStore(root), signer)
     return root
 
@@ -141,16 +142,16 @@ def test_a_missing_signature_is_named(pattern: str, whole: Path, signer: GnupgSi
 
 
 def test_torn_pairs_are_repaired(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     for name in ("channels.json", f"{EDGE}/index.json.asc"):
         (tree / name).write_bytes(b"torn")
     found = look(store, signer)
     assert wrong(found) == ["channels.json", f"{EDGE}/index.json"]
     assert all("--repair" in finding.resolution for finding in found.errors)
-    assert repair_tree(store=store, signer=signer)
+    assert repair_tree(ChannelTree(store, signer, now))
     assert look(store, signer).findings == ()
-    assert not repair_tree(store=store, signer=signer)
+    assert not repair_tree(ChannelTree(store, signer, now))
 
 
 def test_a_renewal_of_keyrings_killed_anywhere(whole: Path, signer: GnupgSigner, tmp_path: Path) -> None:
@@ -160,11 +161,11 @@ def test_a_renewal_of_keyrings_killed_anywhere(whole: Path, signer: GnupgSigner,
     def fresh() -> Store:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(whole, work)
-        renew_channels(store=DirectoryStore(work), signer=remembering, now=lambda: later)
+        renew_channels(ChannelTree(DirectoryStore(work), remembering, lambda: later))
         return DirectoryStore(work)
 
     def renew(store: Store) -> None:
-        publish_keyrings(store=store, signer=signer, now=lambda: later)
+        publish_keyrings(ChannelTree(store, signer, lambda: later))
 
     def readable(_: Store) -> None:
         url = (work / "system-image").as_uri()
@@ -185,7 +186,7 @@ def test_a_renewal_of_keyrings_killed_anywhere(whole: Path, signer: GnupgSigner,
 @pytest.mark.spoils
 def test_a_version_tarball_that_says_something_else(store: DirectoryStore, signer: GnupgSigner, tree: Path) -> None:
     """Rightly signed throughout; only its content gives it away."""
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     channels = json.loads((tree / "channels.json").read_bytes())
     entry = channels[CHANNEL]["devices"][DEVICE]
@@ -225,7 +226,7 @@ def test_the_end_of_the_channels_is_announced(
 
 
 def test_published_builds(store: DirectoryStore, signer: GnupgSigner) -> None:
-    publish_keyrings(store=store, signer=signer, now=now)
+    publish_keyrings(ChannelTree(store, signer, now))
     released(store, signer)
     folder = "cdimage/p/1/daily/20261123"
     files = {"a.tar.gz": b"a", "b.manifest": b"b"}

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import HostError, NotFoundError
+from coreimage.host.process import run, spawn
+from coreimage.host.sandbox import Sandbox
 from coreimage.model import RootfsBuild, ToolsTree
-from coreimage.process import Sandbox, run, spawn
-from coreimage.rootfs import unpacked
-from coreimage.rootfs.unpacked import hold, remove_tree, tidy_trees, unpacked_tools
+from coreimage.rootfs import unpacked_tools as unpacked
+from coreimage.rootfs.unpacked_tools import hold, remove_tree, tidy_trees, unpacked_tools
 from coreimage.storage import open_store
 from tests.harness.archive import TestKey
 from tests.harness.ordinary_user import as_ordinary_user
@@ -59,7 +60,8 @@ def test_its_programs_run_in_place_of_the_machine_s(tools: SharedTools, sandbox:
 BUILD = """
 import sys
 from pathlib import Path
-from coreimage.process import Sandbox, run_in
+from coreimage.host.process import run_in
+from coreimage.host.sandbox import Sandbox
 from tests.harness.tiny import build_tiny
 tree, project, store = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 for sandbox in Sandbox:
@@ -102,7 +104,7 @@ def test_a_tree_in_use_stays(tools: SharedTools, tmp_path: Path) -> None:
 def test_a_killed_unpacking_leaves_no_tree_and_the_next_one_works(tools: SharedTools, tmp_path: Path) -> None:
     place = tmp_path / tools.tools.tree.sha256
     script = (
-        "import os, signal, sys; from pathlib import Path; from coreimage.rootfs import unpacked;"
+        "import os, signal, sys; from pathlib import Path; from coreimage.rootfs import unpacked_tools as unpacked;"
         "from coreimage.model import ToolsTree; from coreimage.storage import open_store;"
         "unpacked._digest = lambda place: os.kill(os.getpid(), signal.SIGKILL);"
         "tools = ToolsTree.model_validate_json(sys.argv[1]);"

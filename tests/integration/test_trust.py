@@ -16,10 +16,10 @@ from coreimage.client.documents import CHANNELS_LIMIT_BYTES, INDEX_LIMIT_BYTES
 from coreimage.client.keyring import KEYRING_LIMIT_BYTES
 from coreimage.errors import CoreimageError, VerificationError
 from coreimage.http import Downloader
-from coreimage.image_server import client_errors, open_server
 from coreimage.signing import GnupgSigner, Role, make_keyring, open_inline
 from coreimage.storage.directory import DirectoryStore
 from coreimage.system_image import (
+    ChannelTree,
     create_channel,
     endings,
     promote,
@@ -27,6 +27,7 @@ from coreimage.system_image import (
     redirect_channel,
     set_device_keyring,
 )
+from coreimage.system_image.web import client_errors, open_server
 from tests.harness.original_server import DEVICE as ORIGINAL_DEVICE
 from tests.harness.original_server import EDGE, original_tree
 from tests.harness.trees import CHANNEL, DEVICE, NOW, RememberingSigner, imported, now, released
@@ -41,16 +42,16 @@ class Tree:
 
     def __init__(self, store: DirectoryStore, www: Path, signer: RememberingSigner) -> None:
         self.store, self.www, self.signer = store, www, signer
-        publish_keyrings(**self.effects)
+        publish_keyrings(self.tree)
         released(store, signer, "20261123", b"one")
         self.first = self.message.read_bytes()
         released(store, signer, "20261124", b"two")
-        create_channel(STABLE, **self.effects)
-        promote(CHANNEL, STABLE, DEVICE, version=1, **self.effects)
+        create_channel(self.tree, STABLE)
+        promote(self.tree, CHANNEL, STABLE, DEVICE, version=1)
 
     @property
-    def effects(self) -> dict[str, Any]:
-        return {"store": self.store, "signer": self.signer, "now": now}
+    def tree(self) -> ChannelTree:
+        return ChannelTree(self.store, self.signer, now)
 
     @property
     def message(self) -> Path:
@@ -114,7 +115,7 @@ def test_channels_past_their_end_are_frozen(made: Tree, days: int, served: bool)
     if served:
         assert made.versions(now=later) == [1, 2]
     else:
-        with pytest.raises(VerificationError, match="frozen"):
+        with pytest.raises(VerificationError, match="have expired"):
             made.versions(now=later)
 
 
@@ -148,7 +149,7 @@ def test_the_index_of_another_channel_or_device(made: Tree) -> None:
 
 
 def test_a_signed_redirect_names_its_target(made: Tree) -> None:
-    redirect_channel("old", CHANNEL, **made.effects)
+    redirect_channel(made.tree, "old", CHANNEL)
     with client_errors():
         assert made.opened().index("old", DEVICE).channel == CHANNEL
     document = made.document()
@@ -263,7 +264,7 @@ def test_whatever_ends_is_told_before(made: Tree) -> None:
     path.parent.mkdir()
     path.write_bytes(keyring)
     Path(f"{path}.asc").write_bytes(made.signer.detached(Role.IMAGE_SIGNING, keyring))
-    set_device_keyring(CHANNEL, DEVICE, "keyrings/maker.tar.xz", **made.effects)
+    set_device_keyring(made.tree, CHANNEL, DEVICE, "keyrings/maker.tar.xz")
     assert told(0) == []
     assert told(22) == [f"the keyring of {DEVICE} in {CHANNEL}"]
     assert told(61) == ["the channels document", f"the keyring of {DEVICE} in {CHANNEL}"]

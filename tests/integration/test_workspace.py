@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from coreimage import workspace as workspaces
-from coreimage.process import spawn
-from coreimage.workspace import workspace
+from coreimage.host import workspace as workspaces
+from coreimage.host.process import spawn
+from coreimage.host.workspace import workspace
 from tests.harness.tiny import ROOT_DIR
 
 _OWNER = """
 import sys, threading
 from pathlib import Path
-from coreimage.workspace import workspace
+from coreimage.host.workspace import workspace
 with workspace("test", parent=Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     threading.Event().wait()

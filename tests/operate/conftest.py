@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from coreimage.cli.prefect_server import free_port
 from coreimage.model import Architecture
+from coreimage.services.ports import free_port
 from tests.harness.installed import Installed
 from tests.harness.product import Product, small_keys
 from tests.harness.tools import SharedTools

@@ -8,10 +8,11 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from coreimage.config import ScheduleConfig, load_project
+from coreimage.project.config import ScheduleConfig
+from coreimage.project.loading import load_project
 from deployments.apply import apply
 from deployments.plan import MARK, Deployment
-from flows.schedule import drop_missed
+from flows.running.schedule import drop_missed
 
 NAME = "often/every-minute"
 REPOSITORY = Path(__file__).parents[2]

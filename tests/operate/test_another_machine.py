@@ -37,7 +37,7 @@ def test_what_a_machine_without_the_key_could_not_do_another_does(place: FleetPr
     assert state["type"] == "FAILED", state
     assert "cdimage key is not on this machine" in state["message"]
     first, built = made.tasks_to(run, "publish-build"), place.done()
-    assert [step for step in built if step.startswith("build-rootfs")]
+    assert [key for key in built if key.startswith("build-rootfs")]
     for machine in (lacking, builder):
         machine.lose()
 

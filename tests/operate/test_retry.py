@@ -143,7 +143,7 @@ def boots_not(installed: Installed) -> Iterator[Environment]:
 
 @dataclass(frozen=True)
 class Trouble:
-    """`again` is the first step of the retry that is not remembered; default: the one that failed."""
+    """`again` is the first task of the retry that is not remembered; default: the one that failed."""
 
     breaks: Breaks
     failing: str
@@ -167,7 +167,7 @@ TROUBLES = {
 
 @pytest.fixture(scope="module")
 def released(installed: Installed) -> Iterator[Installed]:
-    """The channel has a version, and all steps are remembered."""
+    """The channel has a version, and all tasks are remembered."""
     installed.completed(installed.start(GATED))
     yield installed
     while os.path.ismount(installed.folder / "small"):
@@ -194,8 +194,8 @@ def test_a_retry_does_what_failed_and_what_follows(trouble: Trouble, released: I
     again = installed.tasks_to(run, LAST, after=len(first))
     anew = [name for name, state in again if state != "Cached" and name not in LIVE]
     assert trouble.failing in LIVE or anew[0] == (trouble.again or trouble.failing)
-    finished = {step for step in first if step[1] == "Completed" and step[0] not in LIVE}
-    assert not {name for name, _ in finished} & set(anew) - {trouble.again, "plan-packages"}, "nothing is done twice"
+    finished = {name for name, state in first if state == "Completed"} - LIVE
+    assert not finished & set(anew) - {trouble.again, "plan-packages"}, "nothing is done twice"
     made = installed.build_ids() - builds
     assert made in (published, {done["name"].split()[-1]}), "the build id stays"
     assert len(made) <= 1

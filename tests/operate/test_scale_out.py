@@ -10,7 +10,7 @@ import pytest
 
 from coreimage.model import Architecture
 from tests.harness.fleet import Fleet, Machine
-from tests.harness.fleet_product import OF_STEPS, FleetProduct, fleet_product
+from tests.harness.fleet_product import OF_TASKS, FleetProduct, fleet_product
 from tests.harness.tools import SharedTools
 from tests.harness.workshop import running_as_root, wait_until
 
@@ -49,24 +49,24 @@ def test_three_machines_build_three_channels_though_one_is_lost_and_one_joins(pl
     made.add("signing", place.keys, limit=3)
     builders = [made.add("build") for _ in range(2)]
     runs = [made.start(f"build-channel/{channel.replace('/', ':')}") for channel in CHANNELS]
-    wait_until(lambda: bool(working_on(made, builders[0])), _WITHIN_S, "a step on the first machine")
+    wait_until(lambda: bool(working_on(made, builders[0])), _WITHIN_S, "a task on the first machine")
     lost = working_on(made, builders[0])
     builders[0].lose()
     builders.append(made.add("build"))
 
     finished = [made.completed(run, _WITHIN_S) for run in runs]
 
-    steps = place.steps_elsewhere()
-    states = {run["id"]: run["state"]["name"] for run in steps}
+    remote = place.remote_runs()
+    states = {run["id"]: run["state"]["name"] for run in remote}
     assert [states[run] for run in lost].count("Crashed") == len(lost), (
         "what the machine did was noticed and given away"
     )
-    assert taken_by(steps, builders[1]), "both machines had work"
-    assert taken_by(steps, builders[2]), "who joins gets work"
+    assert taken_by(remote, builders[1]), "both machines had work"
+    assert taken_by(remote, builders[2]), "who joins gets work"
     assert set(place.done().values()) == {1}, "what several channels want is made once"
     reports = [report(made, run["id"]) for run in finished]
     anew = [said.partition("done anew: ")[2].partition("\n")[0] for said in reports]
-    assert any("build-rootfs" in said for said in anew), "what was done elsewhere was done"
+    assert any("build-rootfs" in said for said in anew), "what ran on another machine did run"
     assert_released_once(place, finished)
 
 
@@ -86,8 +86,8 @@ def report(made: Fleet, run: str) -> str:
 
 
 def working_on(made: Fleet, machine: Machine) -> list[str]:
-    """Runs of steps that go on there."""
-    document = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, **OF_STEPS}
+    """Runs of tasks that go on there."""
+    document = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, **OF_TASKS}
     return [run["id"] for run in taken_by(made.api("/flow_runs/filter", document), machine)]
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from coreimage.boot_test import make_overlay, start_machine
-from coreimage.cli.prefect_server import free_port
-from coreimage.process import run, spawn
+from coreimage.host.process import run, spawn
+from coreimage.services.ports import free_port
 from tests.chain.system import BOOT_S
 from tests.harness.installed_copy import write_installed
 from tests.harness.ordinary_user import ROOT_DIR
@@ -92,6 +92,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory, accelerator: str) -> Iterato
     with start_machine(
         disk,
         "bios",
+        "amd64",
         run_folder=folder,
         spawn=spawn,
         accelerator=accelerator,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from tests.harness.strict_client import openpgp
 from tests.harness.strict_client.refusal import json_object, require
+from tests.harness.strict_client.tar import FOLDER, HARD, SOFT, Member, read_tarball
 
 _SIGNERS = {
     "image-master": "archive-master",
@@ -33,7 +34,8 @@ class Node:
     mtime: int = 0
     content: bytes = b""
     link: str = ""
-    attributes: tuple[tuple[str, str], ...] = ()
+    device: tuple[int, int] = (0, 0)
+    attributes: tuple[tuple[bytes, bytes], ...] = ()
     inode: int = 0
 
 
@@ -84,14 +86,12 @@ class Applier:
 
     def unpack(self, tarball: bytes) -> None:
         """Deletes what `removed` lists, unless the system was formatted in the same run; then unpacks."""
-        with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:xz") as tar:
-            for at, member in enumerate(tar):
-                content = tar.extractfile(member).read() if member.isreg() else b""  # type: ignore[union-attr]
-                if member.name == "removed":
-                    require(at == 0, "removed comes first")
-                    self._remove(content.decode())
-                else:
-                    self._unpack(member, content)
+        for at, member in enumerate(read_tarball(tarball)):
+            if member.name == "removed":
+                require(at == 0, "removed comes first")
+                self._remove(member.content.decode())
+            else:
+                self._unpack(member)
 
     def _remove(self, lines: str) -> None:
         for line in lines.splitlines():
@@ -102,29 +102,34 @@ class Applier:
                 gone = {name for name in self.tree if name == line or name.startswith(f"{line}/")}
                 self.tree = {name: node for name, node in self.tree.items() if name not in gone}
 
-    def _unpack(self, member: tarfile.TarInfo, content: bytes) -> None:
-        name = member.name.rstrip("/")
+    def _unpack(self, member: Member) -> None:
+        name = member.name
         parts = name.split("/")
         require(not name.startswith("/") and not {"", ".", ".."} & set(parts), f"{name!r} leaves the staging directory")
         for count in range(1, len(parts)):
-            parent = self.tree.setdefault("/".join(parts[:count]), Node(tarfile.DIRTYPE, 0o755))
-            require(parent.kind == tarfile.DIRTYPE, f"{name!r} goes through something that is no folder")
+            parent = self.tree.setdefault("/".join(parts[:count]), Node(FOLDER, 0o755))
+            require(parent.kind == FOLDER, f"{name!r} goes through something that is no folder")
         old = self.tree.get(name)
-        require(old is None or (old.kind == tarfile.DIRTYPE) == member.isdir(), f"{name!r} cannot become another kind")
-        self.tree[name] = self._node(member, content)
+        require(old is None or (old.kind == FOLDER) == (member.kind == FOLDER), f"{name!r} cannot become another kind")
+        self.tree[name] = self._node(member)
 
-    def _node(self, member: tarfile.TarInfo, content: bytes) -> Node:
-        if member.islnk():
-            require(member.linkname in self.tree, f"{member.name!r} is a link to nothing")
-            return self.tree[member.linkname]
+    def _node(self, member: Member) -> Node:
+        if member.kind == HARD:
+            require(member.link in self.tree, f"{member.name!r} is a link to nothing")
+            return self.tree[member.link]
         self._inodes += 1
-        kind = tarfile.REGTYPE if member.isreg() else member.type
-        attributes = tuple(sorted(i for i in member.pax_headers.items() if i[0].startswith("SCHILY.xattr.")))
-        link = member.linkname if member.issym() else ""
-        mode = 0 if member.issym() else member.mode
-        time = 0 if member.isdir() else int(member.mtime)
-        digest = hashlib.sha256(content).digest()
-        return Node(kind, mode, member.uid, member.gid, time, digest, link, attributes, self._inodes)
+        return Node(
+            member.kind,
+            0 if member.kind == SOFT else member.mode,
+            member.uid,
+            member.gid,
+            0 if member.kind == FOLDER else member.mtime,
+            hashlib.sha256(member.content).digest(),
+            member.link,
+            member.device,
+            tuple(sorted(member.attributes)),
+            self._inodes,
+        )
 
     def look(self) -> dict[str, tuple[Node, str]]:
         """What is there: each name with its node and the first name of the same file."""

@@ -43,7 +43,8 @@ def _image(image: dict[str, Any], name: str, newest: int) -> None:
     require("base" not in image or (_is_whole(image["base"], _HIGHEST) and image["base"] < image["version"]), name)
     require("minversion" not in image or image["type"] == "full", f"minversion of {name}")
     if "phased-percentage" in image:
-        require(_is_whole(image["phased-percentage"], 100) and image["version"] == newest, f"phase of {name}")
+        phase = image["phased-percentage"]
+        require(_is_whole(phase, 100) and (image["version"] == newest or phase == 0), f"phase of {name}")
     require(image["files"], f"files of {name}")
     names = [file["path"].rpartition("/")[2] for file in image["files"]]
     require(len(set(names)) == len(names), f"unique base names in {name}")

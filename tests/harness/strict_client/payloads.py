@@ -7,6 +7,7 @@ import tarfile
 from typing import Any
 
 from tests.harness.strict_client.refusal import require
+from tests.harness.strict_client.tar import FOLDER, HARD, REGULAR, SOFT, read_tarball
 
 _TOP = "system/etc/system-image"
 _IDENTITY = [
@@ -47,11 +48,10 @@ def identity(ini: str) -> dict[str, str]:
 
 
 def check_delta(tarball: bytes) -> None:
-    with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:xz") as tar:
-        first = tar.next()
-        require(first is not None and first.name == "removed" and first.isreg(), "removed comes first")
-        lines = tar.extractfile(first).read().decode().splitlines()  # type: ignore[arg-type, union-attr]
-        names = [member.name for member in tar]
+    first, *others = read_tarball(tarball)
+    require(first.name == "removed" and first.kind == REGULAR, "removed comes first")
+    lines = first.content.decode().splitlines()
+    names = [member.name for member in others]
     require(lines and all(lines), "removed names something (LP #1437225)")
     require(not any(line.startswith(("/", "./")) or ".." in line.split("/") for line in lines), "removed stays inside")
     require(len(set(names)) == len(names), "no duplicates")
@@ -59,15 +59,14 @@ def check_delta(tarball: bytes) -> None:
 
 def check_rootfs(tarball: bytes) -> None:
     """Of product `core`, as the server makes it."""
-    with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:xz") as tar:
-        members = tar.getmembers()
+    members = list(read_tarball(tarball))
     found = {member.name: member for member in members}
-    require(all(member.name.startswith("system/") for member in members), "everything is below system/")
+    require(all(f"{member.name}/".startswith("system/") for member in members), "everything is below system/")
     require("system/SWAP.swap" not in found, "no swap file")
-    files = [member.name for member in members if not member.isdir()]
+    files = [member.name for member in members if member.kind != FOLDER]
     require(len(set(files)) == len(files), "no duplicates")
-    require(found["system/etc/mtab"].linkname == "/proc/mounts", "mtab")
-    require(found["system/writable"].isdir(), "writable mount point")
-    modules = "usr/lib/modules" if "system/lib" in found and found["system/lib"].issym() else "lib/modules"
-    require(found[f"system/{modules}"].isdir(), "modules mount point")
-    require(all(m.linkname.startswith("system/") for m in members if m.islnk()), "hard links move along")
+    require(found["system/etc/mtab"].link == "/proc/mounts", "mtab")
+    require(found["system/writable"].kind == FOLDER, "writable mount point")
+    modules = "usr/lib/modules" if "system/lib" in found and found["system/lib"].kind == SOFT else "lib/modules"
+    require(found[f"system/{modules}"].kind == FOLDER, "modules mount point")
+    require(all(m.link.startswith("system/") for m in members if m.kind == HARD), "hard links move along")

@@ -13,6 +13,7 @@ from tests.harness.strict_client.device import Device, Update, update
 from tests.harness.strict_client.documents import parse_channels, parse_index
 from tests.harness.strict_client.payloads import check_delta, check_identity, check_rootfs
 from tests.harness.strict_client.refusal import RefusedError, require
+from tests.harness.strict_client.search import winner
 
 _XZ = b"\xfd7zXZ\0"
 _INSTALLED_BYTES = 4 << 20
@@ -55,8 +56,7 @@ class _Tree:
             copied = {**channels[target], "redirect": target, "hidden": True}
             require(entry == copied, f"redirect {channel} is a copy of {target}")
         if target := entry.get("alias"):
-            own = {name for name, described in channels[target]["devices"].items() if not described.get("redirect")}
-            require(set(entry["devices"]) == own, f"alias {channel} has the devices of {target}")
+            require(set(entry["devices"]) == set(channels[target]["devices"]), f"{channel} has the devices of {target}")
         for device, described in entry["devices"].items():
             if (target := described.get("redirect")) and not entry.get("redirect"):
                 copied = {**channels[target]["devices"][device], "redirect": target}
@@ -66,12 +66,14 @@ class _Tree:
         self, channel: str, device: str, entry: dict[str, Any], described: dict[str, Any], signing: bytes
     ) -> list[dict[str, Any]]:
         keys = [signing, *self._device_keys(described, device, signing)]
-        images: list[dict[str, Any]] = parse_index(self._signed(described["index"], keys), described["index"])["images"]
+        index = parse_index(self._signed(described["index"], keys), described["index"])
+        images: list[dict[str, Any]] = index["images"]
         named = described.get("redirect") or entry.get("redirect") or channel
         for image in images:
             self._files(image, named, device, entry.get("alias"), keys)
         if self._ours:
-            self._never_full_then_delta(images)
+            self._only_the_newest_is_open(images)
+            self._never_back(images, max((i["version"] for i in images + index.get("compact", [])), default=0))
             self._plain_index(named, device, described, keys)
         return images
 
@@ -81,11 +83,23 @@ class _Tree:
         tarball = self._signed(described["keyring"]["path"], [signing], described["keyring"]["signature"])
         return [openpgp.keyring(tarball, "device-signing", device, self._now).keys]
 
-    def _never_full_then_delta(self, images: list[dict[str, Any]]) -> None:
+    def _only_the_newest_is_open(self, images: list[dict[str, Any]]) -> None:
+        """Never a full image and then a delta, whose removals recovery would skip (§2.5)."""
+        fulls = [image for image in images if image["type"] == "full"]
+        for image in fulls:
+            is_open = image.get("minversion", 0) < image["version"]
+            require(is_open <= (image is fulls[-1]), f"full image {image['version']} is closed: it is not the newest")
         bases = {image["base"] for image in images if image["type"] == "delta"}
-        for image in images:
-            closed = image.get("minversion", 0) >= image["version"]
-            require(image["type"] == "delta" or closed == (image["version"] in bases), "never a full and then a delta")
+        require(not fulls or fulls[-1]["version"] not in bases, "no delta leads on from the newest full image")
+
+    def _never_back(self, images: list[dict[str, Any]], newest: int) -> None:
+        """A device that counts as one without a version (§3.2) may have any content: it gets the newest, or nothing."""
+        versions = {image["version"] for image in images}
+        for build in sorted({0, newest, *versions, *(version - 1 for version in versions)}):
+            for percentage in (0, 100):
+                path = winner(images, build, percentage)
+                last = path[-1]["version"] if path else newest
+                require(last == newest or last > build > 0, f"a device at {build} goes to {last}, not to {newest}")
 
     def _plain_index(self, channel: str, device: str, described: dict[str, Any], keys: list[bytes]) -> None:
         plain = f"{channel}/{device}/index.json"
@@ -130,7 +144,7 @@ class _Tree:
         if not fulls or images[-1].get("phased-percentage", 100) == 0 or self._is_large(images):
             return
         newest = self._installed(fulls[-1], device)
-        for start in (None, *fulls):
+        for start in (*([] if fulls[-1].get("minversion") else [None]), *fulls):
             installed = self._installed(start, device) if start else Applier(self._archive_master, device, self._now)
             at = Device(self._archive_master, channel, device, start["version"] if start else 0, percentage=0)
             at.channel_target = entry.get("alias")

@@ -9,7 +9,7 @@ import pytest
 from coreimage.boot_test import accelerator
 from coreimage.boot_test.accelerator import KVM, TCG, probe_accelerator, probe_boot_sector
 from coreimage.errors import ProcessError
-from coreimage.process import Completed, run
+from coreimage.host.process import Completed, run
 
 
 class Host:
@@ -48,29 +48,29 @@ def test_its_guest_reaches_long_mode_where_it_is_emulated(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("works", "found"), [(True, KVM), (False, TCG)])
 def test_the_host_is_asked_once(kvm: Path, tmp_path: Path, *, works: bool, found: str) -> None:
     host = Host(works=works)
-    assert [probe_accelerator(run=host.run, work_folder=tmp_path) for _ in range(3)] == [found] * 3
+    assert [probe_accelerator("amd64", run=host.run, work_folder=tmp_path) for _ in range(3)] == [found] * 3
     assert host.asked == 1
 
 
 def test_another_device_is_asked_anew(kvm: Path, tmp_path: Path) -> None:
-    assert probe_accelerator(run=Host(works=False).run, work_folder=tmp_path) == TCG
+    assert probe_accelerator("amd64", run=Host(works=False).run, work_folder=tmp_path) == TCG
     kvm.chmod(0o600)
     os.utime(kvm, (0, 0))
-    assert probe_accelerator(run=Host(works=True).run, work_folder=tmp_path) == KVM
+    assert probe_accelerator("amd64", run=Host(works=True).run, work_folder=tmp_path) == KVM
 
 
 def test_a_damaged_memory_is_no_answer(kvm: Path, tmp_path: Path) -> None:
-    probe_accelerator(run=Host(works=True).run, work_folder=tmp_path)
+    probe_accelerator("amd64", run=Host(works=True).run, work_folder=tmp_path)
     (memory,) = (tmp_path / "cache").iterdir()
     for damage in ("", "[]", '{"host": 1, "found": "kvm"}'):
         memory.write_text(damage)
         host = Host(works=True)
-        assert probe_accelerator(run=host.run, work_folder=tmp_path) == KVM
+        assert probe_accelerator("amd64", run=host.run, work_folder=tmp_path) == KVM
         assert host.asked == 1
 
 
 def test_without_the_device_nothing_is_started(kvm: Path, tmp_path: Path) -> None:
     kvm.unlink()
     host = Host(works=True)
-    assert probe_accelerator(run=host.run, work_folder=tmp_path) == TCG
+    assert probe_accelerator("amd64", run=host.run, work_folder=tmp_path) == TCG
     assert host.asked == 0

@@ -11,5 +11,8 @@ def commands(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tu
     """Each command and group below `command`, itself first, with the words that name it."""
     yield words, command
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
             yield from commands(child, (*words, name))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.cli.app import run
-from coreimage.cli.lock import table
+from coreimage.cli.locks import locked_packages
 from coreimage.model import ArchiveRelease, ArtifactRef, LockedPackage, PackageLock
 from coreimage.rootfs import lock_pointer, move_lock_pointer, store_lock
 from coreimage.storage import open_store
@@ -48,7 +48,7 @@ def command(tmp_path: Path) -> list[str]:
 
 
 def test_a_table_names_archives_tools_and_packages() -> None:
-    assert table("core/amd64", lock("1")).splitlines() == [
+    assert locked_packages("core/amd64", lock("1")).splitlines() == [
         "# core/amd64: 1 packages, epoch 1",
         "# archive u s: 2026-01-01T00:00:00Z",
         "# tools: tar 1.34",
@@ -98,6 +98,6 @@ def test_a_file_that_is_no_lock_is_refused(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
-    code = "import sys, coreimage.cli.lock, coreimage.cli.gc; print(*sys.modules)"
+    code = "import sys, coreimage.cli.commands.lock.show, coreimage.cli.commands.gc; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"prefect", "pydantic", "requests", "coreimage.rootfs"} & set(loaded)

@@ -4,7 +4,7 @@ import click
 import pytest
 
 from coreimage.cli.app import cli, run
-from coreimage.cli.man import manual
+from coreimage.cli.commands.man import manual
 from tests.unit.cli.commands import commands
 
 

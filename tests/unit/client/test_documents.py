@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreimage.client import (
+    Channels,
+    Index,
     NotPresentError,
     RepositoryError,
-    parse_channels,
-    parse_index,
+    SignedChannels,
     primary_fingerprints,
     read_keyring,
     select_full,
@@ -44,30 +45,30 @@ def images(*versions: int) -> bytes:
 
 @pytest.mark.parametrize(("revision", "version"), [(0, 9), (-1, 7), (-2, 3), (3, 3), (9, 9)])
 def test_revision_is_relative_or_absolute(revision: int, version: int) -> None:
-    assert select_full(parse_index(images(3, 9, 7), "x").images, revision).version == version
+    assert select_full(Index.from_bytes(images(3, 9, 7), "x").images, revision).version == version
 
 
 @pytest.mark.parametrize("revision", [-3, 4, -(10**30), 10**30])
 def test_unknown_revision_names_what_there_is(revision: int) -> None:
     with pytest.raises(NotPresentError, match="9, 7, 3"):
-        select_full(parse_index(images(3, 9, 7), "x").images, revision)
+        select_full(Index.from_bytes(images(3, 9, 7), "x").images, revision)
 
 
 def test_a_delta_alone_cannot_be_installed() -> None:
     delta = {**IMAGE, "type": "delta", "base": 150, "version": 166}
     full = {**IMAGE, "version": 150}
-    both = parse_index(json.dumps({**INDEX, "images": [delta, full]}).encode(), "x").images
+    both = Index.from_bytes(json.dumps({**INDEX, "images": [delta, full]}).encode(), "x").images
     assert select_full(both).version == 150
     for revision in (166, -1):
         with pytest.raises(NotPresentError, match="versions there are: 150"):
             select_full(both, revision)
     with pytest.raises(NotPresentError):
-        select_full(parse_index(json.dumps({**INDEX, "images": [delta]}).encode(), "x").images)
+        select_full(Index.from_bytes(json.dumps({**INDEX, "images": [delta]}).encode(), "x").images)
 
 
 def test_files_are_in_the_order_in_which_they_are_applied() -> None:
     files = [{**FILE, "path": f"/pool/{name}", "order": order} for name, order in (("c", 2), ("b", 0), ("a", 1))]
-    (image,) = parse_index(index_of(files=files), "x").images
+    (image,) = Index.from_bytes(index_of(files=files), "x").images
     assert [file.name for file in image.files] == ["b", "a", "c"]
 
 
@@ -109,12 +110,12 @@ def test_files_are_in_the_order_in_which_they_are_applied() -> None:
 )
 def test_hostile_index_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(RepositoryError):
-        parse_index(index_of(**changes), "x")
+        Index.from_bytes(index_of(**changes), "x")
 
 
 @pytest.mark.parametrize("path", ["https://cdn.example/pool/x.tar.xz", "/pool/x.tar.xz", "pool/x.tar.xz"])
 def test_urls_and_paths_are_accepted(path: str) -> None:
-    (image,) = parse_index(index_of(path=path, extra=1), "x").images
+    (image,) = Index.from_bytes(index_of(path=path, extra=1), "x").images
     assert image.files[0].name == "x.tar.xz"
 
 
@@ -125,7 +126,7 @@ def test_urls_and_paths_are_accepted(path: str) -> None:
 )  # fmt: skip
 def test_hostile_channels_are_refused(content: bytes) -> None:
     with pytest.raises(RepositoryError):
-        parse_channels(content, "x")
+        Channels.from_bytes(content, "x")
 
 
 _JSON = st.recursive(
@@ -140,9 +141,9 @@ _JSON = st.recursive(
 
 @given(_JSON)
 def test_any_json_is_read_or_refused(document: Any) -> None:
-    for parse in (parse_index, parse_channels):
+    for parsed in (Index, Channels, SignedChannels):
         try:
-            parse(json.dumps(document).encode(), "x")
+            parsed.from_bytes(json.dumps(document).encode(), "x")
         except RepositoryError:
             continue
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coreimage.client import Image, RepositoryError, parse_index
-from coreimage.client.upgrade import find_path, newest_reachable, phase_of, starting_build
+from coreimage.client import Image, Index, RepositoryError
+from coreimage.client.upgrade import find_path, newest_reachable, phase_of, starting_version
+from tests.harness.strict_client import device_percentage
 
 
 def image(version: int, base: int | None = None, size: int = 10, **more: Any) -> Image:
@@ -17,7 +18,7 @@ def image(version: int, base: int | None = None, size: int = 10, **more: Any) ->
     path = f"/pool/{version}-{base}.tar.xz"
     file = {"path": path, "signature": f"{path}.asc", "checksum": "0" * 64, "size": size}
     entry = {**kind, "version": version, "files": [file], **{key.replace("_", "-"): more[key] for key in more}}
-    return parse_index(json.dumps({"global": {}, "images": [entry]}).encode(), "x").images[0]
+    return Index.from_bytes(json.dumps({"global": {}, "images": [entry]}).encode(), "x").images[0]
 
 
 def way(images: list[Image], build: int, **options: int) -> list[tuple[int | None, int]]:
@@ -74,11 +75,35 @@ def test_a_device_outside_the_phase_gets_the_newest_before() -> None:
 )
 def test_phases_are_those_of_the_original(channel: str, target: int, machine: str, percent: int) -> None:
     assert phase_of(channel, target, machine) == percent
+    assert device_percentage(channel, target, machine) == percent
+
+
+MACHINES = [f"{number:032x}" for number in range(2000)]
+
+
+def test_clients_of_both_kinds_share_the_phases_of_an_alias() -> None:
+    """There the original draws by the name of the alias's target, as ours do."""
+    for machine in MACHINES[:50]:
+        assert phase_of("ubuntu-core/15.04/edge", 7, machine) == device_percentage("ubuntu-core/15.04/edge", 7, machine)
+
+
+def test_clients_of_both_kinds_are_drawn_apart_on_a_plain_channel() -> None:
+    """There the original draws by the text of an absent value (system-image §3.5), so that the same machines come first
+    in every channel; ours draw by the channel's name. Of each kind, as many take part as the phase says."""
+    ours = {machine for machine in MACHINES if phase_of("edge", 7, machine) <= 10}
+    original = {machine for machine in MACHINES if device_percentage(None, 7, machine) <= 10}
+    assert (phase_of("None", 7, MACHINES[0]), phase_of("None", 7, MACHINES[1])) == (
+        device_percentage(None, 7, MACHINES[0]),
+        device_percentage(None, 7, MACHINES[1]),
+    )
+    assert ours != original
+    for taking_part in (ours, original):
+        assert 0.08 < len(taking_part) / len(MACHINES) < 0.14
 
 
 def test_another_target_starts_from_nothing() -> None:
-    assert starting_build(7, "a", "b") == 0
-    assert starting_build(7, "a", "a") == starting_build(7, None, "b") == starting_build(7, "a", None) == 7
+    assert starting_version(7, "a", "b") == 0
+    assert starting_version(7, "a", "a") == starting_version(7, None, "b") == starting_version(7, "a", None) == 7
 
 
 class Counted(list[Image]):

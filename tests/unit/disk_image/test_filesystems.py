@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from coreimage.disk_image.filesystems import honours_epoch
+from coreimage.disk_image.filesystems import honours_epoch, used_inodes
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from coreimage.disk_image.filesystems import honours_epoch
 )
 def test_only_releases_known_to_honour_the_epoch_are_trusted(version: str, expected: bool) -> None:
     assert honours_epoch(version) is expected
+
+
+def test_used_inodes_of_dumpe2fs() -> None:
+    dump = "Inode count:              24\nFree inodes:   3\n  Free inodes: 13-16\n  Free inodes: 17, 19-24\n"
+    assert list(used_inodes(dump)) == [2, 11, 12, 18]

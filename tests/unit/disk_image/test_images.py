@@ -9,7 +9,7 @@ import pytest
 from coreimage.disk_image import sparse_sha256
 from coreimage.disk_image.images import compress, decompress
 from coreimage.errors import VerificationError
-from coreimage.process import run
+from coreimage.host.process import run
 
 SIZE_BYTES = (40 << 20) + 512
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.disk_image import ImageIdentity, image_size_bytes, load_gadget
-from coreimage.disk_image.gadget import Gadget
+from coreimage.disk_image.gadget.structure import Gadget
 from coreimage.disk_image.gpt import read_table, table_bytes
 from coreimage.disk_image.layout import plan_layout
 from coreimage.errors import BuildError, VerificationError

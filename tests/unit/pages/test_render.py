@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from coreimage.changes import PackageChange
+from coreimage.packages import PackageChange
 from coreimage.pages.chart import HEIGHT, Point, chart_of
+from coreimage.pages.content import Changes, Channel, Device, Download, Verdict, Version
 from coreimage.pages.render import link, render
-from coreimage.pages.site import Changes, Channel, Device, Download, Verdict, Version
 
 
 def version(**given: object) -> Version:
     fields: dict[str, object] = {
         "number": 1,
-        "made": None,
+        "created": None,
         "build_id": "",
         "build_page": "",
         "builds_page": "",
         "size_bytes": 10,
         "deltas": (),
-        "phase": None,
+        "phased_percentage": None,
         "pinned": None,
         "verdict": Verdict(None, "nothing is known"),
         "changes": Changes("", None),
@@ -32,7 +32,7 @@ def test_nothing_from_the_tree_becomes_markup() -> None:
     changes = Changes(evil, (PackageChange(name=evil, old="1", new="2"),))
     image = Download(evil, f"images/{evil}", 1, "0" * 64, evil)
     shown = version(verdict=Verdict(False, evil), changes=changes, image=image, files=(image,), build_id=evil)
-    page = render("device", Device(evil, evil, "system-image/a/index.html", (shown,))).html.decode()
+    page = render(Device(evil, evil, "system-image/a/index.html", (shown,))).html.decode()
     assert "<script" not in page
     assert page.count("&lt;script&gt;") > 5
 
@@ -45,10 +45,10 @@ def test_links_are_relative_and_quoted() -> None:
 def test_a_phase_and_a_redirect_are_told() -> None:
     assert (
         b"10 % of devices"
-        in render("device", Device("c", "d", "system-image/c/d/index.html", (version(phase=10),))).html
+        in render(Device("c", "d", "system-image/c/d/index.html", (version(phased_percentage=10),))).html
     )
     channel = Channel("old", "system-image/old/index.html", (), kind="redirect", target="gone")
-    assert b"Leads to gone" in b" ".join(render("channel", channel).html.split())
+    assert b"Leads to gone" in b" ".join(render(channel).html.split())
 
 
 def test_bars() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 
 from coreimage.errors import HostError
 from coreimage.model import (
@@ -23,33 +22,12 @@ from coreimage.model import (
 from coreimage.publication import BuildContent
 from coreimage.signing import Role
 from coreimage.storage import Store, put_blob_bytes
+from tests.harness.memory_signer import MemorySigner
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
-class DigestSigner:
-    """Signs with a digest, so that unit tests start no process."""
-
-    def detached(self, role: Role, content: bytes) -> bytes:
-        return f"{role} {hashlib.sha256(content).hexdigest()}".encode()
-
-    def detached_file(self, role: Role, path: Path) -> bytes:
-        return self.detached(role, path.read_bytes())
-
-    def inline(self, role: Role, content: bytes) -> bytes:
-        return self.detached(role, content) + content
-
-    def has(self, role: Role) -> bool:
-        return True
-
-    def fingerprint(self, role: Role) -> str:
-        return "0" * 40
-
-    def public_key(self, role: Role) -> bytes:
-        return b"none"
-
-
-class KeylessSigner(DigestSigner):
+class KeylessSigner(MemorySigner):
     def fingerprint(self, role: Role) -> str:
         raise HostError(f"no key for {role}")
 
@@ -61,15 +39,17 @@ def content(
     logs: str = "log",
     architectures: tuple[Architecture, ...] = ("amd64",),
     devices: tuple[str, ...] = ("generic_amd64",),
+    product: str = "core",
 ) -> BuildContent:
+    """Devices of which the name does not end in `arm64` are of amd64, where the build has amd64 at all."""
     return BuildContent(
         project="debian-core",
         series="13",
         codename="trixie",
-        product="core",
+        product=product,
         image_type="daily-preinstalled",
         rootfs=tuple(rootfs(store, tag, architecture, logs) for architecture in architectures),
-        devices=tuple(device(store, tag, name, logs) for name in devices),
+        devices=tuple(device(store, tag, name, logs, architectures) for name in devices),
     )
 
 
@@ -102,8 +82,8 @@ def rootfs(store: Store, tag: str, architecture: Architecture, logs: str) -> Roo
     )
 
 
-def device(store: Store, tag: str, name: str, logs: str) -> DeviceBuild:
-    architecture: Architecture = "arm64" if name.endswith("arm64") else "amd64"
+def device(store: Store, tag: str, name: str, logs: str, architectures: tuple[Architecture, ...]) -> DeviceBuild:
+    architecture: Architecture = "arm64" if name.endswith("arm64") or "amd64" not in architectures else "amd64"
     return DeviceBuild(
         device=name,
         architecture=architecture,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from coreimage.model import JSON
 from coreimage.publication import BuildTree, content_sha256, expire_builds, publish_build
 from coreimage.storage import Store, read_bytes
-from coreimage.storage.directory import DirectoryStore
-from tests.unit.publication.builds import NOON, DigestSigner, content
+from tests.harness.memory_signer import MemorySigner
+from tests.harness.memory_store import MemoryStore
+from tests.unit.publication.builds import NOON, content
 from tests.unit.publication.stores import WatchedStore
 
 TREE = BuildTree(project="debian-core", series="13", image_type="daily-preinstalled")
@@ -20,9 +20,9 @@ DAYS = 6
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store() -> Store:
     """A build a day, the first of them of content "0"."""
-    store = DirectoryStore(tmp_path / "store")
+    store = MemoryStore()
     for day in range(DAYS):
         publish(store, str(day), day)
     return store
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Store:
 
 def publish(store: Store, tag: str, day: int) -> str:
     now = NOON + timedelta(days=day)
-    return publish_build(content(store, tag), store=store, signer=DigestSigner(), now=now).build_id
+    return publish_build(content(store, tag), store=store, signer=MemorySigner(), now=now).build_id
 
 
 def entry_key(store: Store, tag: str) -> str:

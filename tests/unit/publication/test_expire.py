@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -19,18 +18,19 @@ from coreimage.publication import (
     read_pin,
     unpin_build,
 )
-from coreimage.publication.builds import survey
+from coreimage.publication.builds import survey_builds
 from coreimage.storage import Store
-from coreimage.storage.directory import DirectoryStore
-from tests.unit.publication.builds import NOON, DigestSigner, content
+from tests.harness.memory_signer import MemorySigner
+from tests.harness.memory_store import MemoryStore
+from tests.unit.publication.builds import NOON, content
 from tests.unit.publication.stores import Killed, WatchedStore, killing_store
 
 TREE = BuildTree(project="debian-core", series="13", image_type="daily-preinstalled")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return five_builds(DirectoryStore(tmp_path / "store"))
+def store() -> Store:
+    return five_builds(MemoryStore())
 
 
 def five_builds(store: Store) -> Store:
@@ -41,7 +41,7 @@ def five_builds(store: Store) -> Store:
 
 def publish(store: Store, day: int, tag: str = "") -> str:
     built = content(store, f"{tag}{day}")
-    published = publish_build(built, store=store, signer=DigestSigner(), now=NOON + timedelta(days=day))
+    published = publish_build(built, store=store, signer=MemorySigner(), now=NOON + timedelta(days=day))
     return published.build_id
 
 
@@ -98,11 +98,11 @@ def test_only_what_is_published_can_be_pinned(store: Store) -> None:
     assert read_pin(TREE, absent, store=store) is None
 
 
-def test_a_pin_that_is_accepted_while_retention_runs_holds(tmp_path: Path) -> None:
+def test_a_pin_that_is_accepted_while_retention_runs_holds() -> None:
     """Pins at every call of retention in turn, until there are no more calls."""
     build_id, outcomes = parse_build_id("20261124"), list[bool]()
     for call in range(100):
-        store = five_builds(DirectoryStore(tmp_path / str(call)))
+        store = five_builds(MemoryStore())
         accepted = expire_while_pinning(store, build_id, call)
         if accepted is None:
             break
@@ -141,7 +141,7 @@ def test_a_dry_run_names_and_keeps(store: Store) -> None:
 def test_removed_content_comes_back_as_a_new_build(store: Store) -> None:
     expire(store)
     now = NOON + timedelta(days=6)
-    assert publish_build(content(store, "0"), store=store, signer=DigestSigner(), now=now).build_id == "20261129"
+    assert publish_build(content(store, "0"), store=store, signer=MemorySigner(), now=now).build_id == "20261129"
 
 
 def test_work_in_progress_stays_and_abandoned_work_goes(store: Store) -> None:
@@ -150,22 +150,22 @@ def test_work_in_progress_stays_and_abandoned_work_goes(store: Store) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        publish_build(content(store, "x"), store=WatchedStore(store, before), signer=DigestSigner(), now=NOON)
-    assert str(survey(TREE, store=store).taken[1]) == "20261123.1"
+        publish_build(content(store, "x"), store=WatchedStore(store, before), signer=MemorySigner(), now=NOON)
+    assert str(survey_builds(TREE, store=store).taken[1]) == "20261123.1"
     written = datetime.now(UTC)
     late = written + timedelta(days=1)
     assert "20261123.1" not in expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=written)
     assert "20261123.1" not in expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=late)
     later = max(written, NOON) + timedelta(days=3)
     assert expire_builds(TREE, keep_count=9, keep_days=0, store=store, now=later) == ("20261123.1",)
-    assert store.head(TREE.reservation_key(survey(TREE, store=store).taken[0])) is not None
+    assert store.head(TREE.reservation_key(survey_builds(TREE, store=store).taken[0])) is not None
     assert len(left(store)) == 5
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_killed_at_every_call_no_reader_sees_half_a_build(tmp_path: Path, before: bool) -> None:
+def test_killed_at_every_call_no_reader_sees_half_a_build(before: bool) -> None:
     for call in range(300):
-        store = DirectoryStore(tmp_path / f"{call}")
+        store = MemoryStore()
         publish(store, 0)
         publish(store, 1)
 

@@ -1,30 +1,30 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coreimage.errors import NotFoundError, VerificationError
 from coreimage.model import Architecture, PublishedBuild
-from coreimage.publication import mark_good, publish_build
+from coreimage.publication import good_architectures, mark_good, publish_build
 from coreimage.storage import Store, read_bytes
-from coreimage.storage.directory import DirectoryStore
-from tests.unit.publication.builds import NOON, DigestSigner, boot_report, content
+from tests.harness.memory_signer import MemorySigner
+from tests.harness.memory_store import MemoryStore
+from tests.unit.publication.builds import NOON, boot_report, content
 from tests.unit.publication.stores import Killed, WatchedStore, killing_store
 
 CURRENT = "cdimage/debian-core/13/daily-preinstalled/current.json"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return DirectoryStore(tmp_path / "store")
+def store() -> Store:
+    return MemoryStore()
 
 
 def publish(store: Store, tag: str) -> PublishedBuild:
     built = content(store, tag, architectures=("amd64", "arm64"), devices=("generic_amd64", "azure_amd64"))
-    return publish_build(built, store=store, signer=DigestSigner(), now=NOON)
+    return publish_build(built, store=store, signer=MemorySigner(), now=NOON)
 
 
 def mark(published: PublishedBuild, architecture: Architecture, store: Store) -> None:
@@ -64,6 +64,16 @@ def test_marked_good_lists_the_tarballs_found_good(store: Store) -> None:
     assert (read_bytes(store, f"{published.prefix}/.marked_good") or b"").decode().split() == both
 
 
+def test_what_is_good_does_not_hang_on_the_name_of_the_product(store: Store) -> None:
+    built = content(store, architectures=("amd64", "arm64"), devices=("generic_amd64",), product="core-2.0")
+    published = publish_build(built, store=store, signer=MemorySigner(), now=NOON)
+    assert good_architectures(published, store=store) == frozenset()
+    mark(published, "amd64", store)
+    assert good_architectures(published, store=store) == {"amd64"}
+    mark(published, "arm64", store)
+    assert good_architectures(published, store=store) == {"amd64", "arm64"}
+
+
 def test_current_keeps_the_evidence(store: Store) -> None:
     mark(publish(store, "a"), "amd64", store)
     good = json.loads(read_bytes(store, CURRENT) or b"")["architectures"]["amd64"]
@@ -97,11 +107,11 @@ def test_a_failed_boot_is_never_good(store: Store) -> None:
 
 def test_what_is_not_there_cannot_be_good(store: Store) -> None:
     built = content(store, "only amd64")
-    published = publish_build(built, store=store, signer=DigestSigner(), now=NOON)
+    published = publish_build(built, store=store, signer=MemorySigner(), now=NOON)
     with pytest.raises(NotFoundError, match="nothing in this build is for arm64"):
         mark(published, "arm64", store)
     store.delete([published.checksums.uri])
-    with pytest.raises(NotFoundError, match="not a published build"):
+    with pytest.raises(NotFoundError, match="is not published"):
         mark(published, "amd64", store)
 
 
@@ -125,9 +135,9 @@ def test_two_markers_at_once_both_count(store: Store, marked_before: bool) -> No
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_killed_at_every_call_a_rerun_finishes(tmp_path: Path, before: bool) -> None:
+def test_killed_at_every_call_a_rerun_finishes(before: bool) -> None:
     for call in range(100):
-        store = DirectoryStore(tmp_path / f"{call}")
+        store = MemoryStore()
         published = publish(store, "a")
         try:
             mark(published, "amd64", killing_store(store, call, before=before))

@@ -5,12 +5,11 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from coreimage.errors import HostError, NotFoundError, UsageError, VerificationError
-from coreimage.model import LOG, PublishedBuild
+from coreimage.model import JSON, LOG, TEXT, ArtifactRef, PublishedBuild
 from coreimage.publication import (
     BuildContent,
     BuildTree,
@@ -21,11 +20,12 @@ from coreimage.publication import (
     publish_build,
     read_build,
 )
-from coreimage.publication.documents import decode_checksums
 from coreimage.signing import Role
 from coreimage.storage import Store, read_bytes
-from coreimage.storage.directory import DirectoryStore
-from tests.unit.publication.builds import NOON, DigestSigner, KeylessSigner, content
+from coreimage.storage.checksums import parse_checksums
+from tests.harness.memory_signer import MemorySigner
+from tests.harness.memory_store import MemoryStore
+from tests.unit.publication.builds import NOON, KeylessSigner, content
 from tests.unit.publication.stores import Killed, WatchedStore, killing_store
 
 TREE = BuildTree(project="debian-core", series="13", image_type="daily-preinstalled")
@@ -33,12 +33,12 @@ BASE = "cdimage/debian-core/13/daily-preinstalled"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return DirectoryStore(tmp_path / "store")
+def store() -> Store:
+    return MemoryStore()
 
 
 def publish(content: BuildContent, store: Store, *, days_later: int = 0) -> PublishedBuild:
-    return publish_build(content, store=store, signer=DigestSigner(), now=NOON + timedelta(days=days_later))
+    return publish_build(content, store=store, signer=MemorySigner(), now=NOON + timedelta(days=days_later))
 
 
 def everything(store: Store) -> dict[str, str]:
@@ -56,7 +56,6 @@ def test_a_build_has_the_names_of_2015(store: Store) -> None:
     published = publish(content(store, devices=("generic_amd64", "azure_amd64", "plano")), store)
     assert published.prefix == f"{BASE}/20261123"
     assert [file.name for file in published.files] == [
-        "build.json",
         "trixie-preinstalled-core-amd64.azure.device.lock.json",
         "trixie-preinstalled-core-amd64.azure.device.log",
         "trixie-preinstalled-core-amd64.azure.device.manifest",
@@ -80,15 +79,17 @@ def test_a_build_has_the_names_of_2015(store: Store) -> None:
 def test_checksums_are_signed_and_cover_every_file(store: Store) -> None:
     published = publish(content(store), store)
     checksums = read(store, f"{published.prefix}/SHA256SUMS")
-    assert read(store, f"{published.prefix}/SHA256SUMS.gpg") == DigestSigner().detached(Role.CDIMAGE, checksums)
+    assert read(store, f"{published.prefix}/SHA256SUMS.gpg") == MemorySigner().detached(Role.CDIMAGE, checksums)
     lines = checksums.decode().splitlines()
     assert lines == sorted(lines, key=lambda line: line.split(" *")[1])
-    assert lines == [f"{file.artifact.sha256} *{file.name}" for file in published.files]
+    info = f"{published.info.sha256} *build.json"
+    assert lines == [info, *(f"{file.artifact.sha256} *{file.name}" for file in published.files)]
+    assert published.info.uri == f"{published.prefix}/build.json"
     for file in published.files:
         assert hashlib.sha256(read(store, file.artifact.uri)).hexdigest() == file.artifact.sha256
         assert file.artifact.uri == f"{published.prefix}/{file.name}"
     in_folder = {info.key.rpartition("/")[2] for info in store.list(f"{published.prefix}/")}
-    assert in_folder == {file.name for file in published.files} | {"SHA256SUMS", "SHA256SUMS.gpg"}
+    assert in_folder == {file.name for file in published.files} | {"build.json", "SHA256SUMS", "SHA256SUMS.gpg"}
 
 
 def test_build_info_says_where_the_build_came_from(store: Store) -> None:
@@ -204,7 +205,7 @@ def test_a_torn_build_is_not_read(store: Store) -> None:
     with pytest.raises(NotFoundError, match="same id is continued"):
         read_build(TREE, complete_builds(TREE, store=store)[0], store=store)
     with pytest.raises(VerificationError, match="line 2"):
-        decode_checksums(b"0" * 64 + b" *a\n" + b"0" * 64 + b" *../b\n", "SHA256SUMS")
+        parse_checksums(b"0" * 64 + b" *a\n" + b"0" * 64 + b" *../b\n", "SHA256SUMS")
 
 
 def check_as_a_poller(store: Store) -> None:
@@ -213,7 +214,7 @@ def check_as_a_poller(store: Store) -> None:
     for build_id in builds:
         published = read_build(TREE, build_id, store=store)
         checksums = read(store, published.checksums.uri)
-        assert read(store, published.signature.uri) == DigestSigner().detached(Role.CDIMAGE, checksums)
+        assert read(store, published.signature.uri) == MemorySigner().detached(Role.CDIMAGE, checksums)
         for file in published.files:
             assert hashlib.sha256(read(store, file.artifact.uri)).hexdigest() == file.artifact.sha256
     pending = read_bytes(store, TREE.pending_key)
@@ -221,10 +222,10 @@ def check_as_a_poller(store: Store) -> None:
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_killed_at_every_call_a_rerun_completes_the_same_build(tmp_path: Path, before: bool) -> None:
+def test_killed_at_every_call_a_rerun_completes_the_same_build(before: bool) -> None:
     whole = {}
     for call in range(1_000):
-        store = DirectoryStore(tmp_path / f"{call}")
+        store = MemoryStore()
         publish(content(store, "yesterday's"), store, days_later=-1)
         dying = killing_store(store, call, before=before, seen=lambda store=store: check_as_a_poller(store))  # type: ignore[misc]
         try:
@@ -290,9 +291,70 @@ def test_logs_are_published_as_logs(store: Store) -> None:
     }
 
 
+def test_files_keep_what_they_are_whatever_the_devices_and_the_product_are_called(store: Store) -> None:
+    built = content(store, architectures=("arm64",), devices=("board", "pi_amd64"), product="core-2.0")
+    artifacts: dict[tuple[str, str, str | None], ArtifactRef] = {
+        ("rootfs", "arm64", None): built.rootfs[0].rootfs,
+        ("manifest", "arm64", None): built.rootfs[0].manifest,
+        ("filelist", "arm64", None): built.rootfs[0].filelist,
+        ("lock", "arm64", None): built.rootfs[0].lock,
+        ("log", "arm64", None): built.rootfs[0].log,
+    }
+    for device in built.devices:
+        artifacts |= {
+            ("device", "arm64", device.device): device.tarball,
+            ("manifest", "arm64", device.device): device.manifest,
+            ("lock", "arm64", device.device): device.lock,
+            ("log", "arm64", device.device): device.log,
+        }
+    published = publish(built, store)
+    files = {(file.role, file.architecture, file.device): file.artifact for file in published.files}
+    assert {key: (file.sha256, file.media_type) for key, file in files.items()} == {
+        key: (artifact.sha256, artifact.media_type) for key, artifact in artifacts.items()
+    }
+    assert read_build(TREE, parse_build_id(published.build_id), store=store) == published
+
+
+def as_format_1(store: Store, published: PublishedBuild) -> None:
+    """Make a build what it was when build.json did not list the files."""
+    info = json.loads(read(store, published.info.uri)) | {"format": 1}
+    del info["files"]
+    store.put_bytes(published.info.uri, json.dumps(info).encode(), media_type=JSON)
+    digest = hashlib.sha256(json.dumps(info).encode()).hexdigest().encode()
+    checksums = read(store, published.checksums.uri).replace(published.info.sha256.encode(), digest)
+    store.put_bytes(published.checksums.uri, checksums, media_type=TEXT)
+
+
+def test_builds_of_earlier_code_are_read_with_the_same_facts(store: Store) -> None:
+    devices = ("generic_amd64", "azure_amd64", "plano", "generic_arm64", "pi_arm64")
+    built = content(store, architectures=("amd64", "arm64"), devices=devices, product="core-2.0")
+    first = publish(built, store)
+    carried = publish_build(
+        content(store, "b", product="core-2.0"), carry=["arm64"], store=store, signer=MemorySigner(), now=NOON
+    )
+    assert {file.device for file in carried.files} == {None, "generic_amd64", "generic_arm64", "pi_arm64"}
+    for build in (first, carried):
+        as_format_1(store, build)
+        assert read_build(TREE, parse_build_id(build.build_id), store=store).files == build.files
+
+
+def test_a_build_info_that_does_not_fit_the_checksums_is_refused(store: Store) -> None:
+    published = publish(content(store), store)
+    build_id, info = parse_build_id(published.build_id), read(store, published.info.uri)
+    store.put_bytes(published.info.uri, info.replace(b"generic_amd64", b"generic_arm64"), media_type=JSON)
+    with pytest.raises(VerificationError, match="digest that SHA256SUMS lists"):
+        read_build(TREE, build_id, store=store)
+    store.put_bytes(published.info.uri, info, media_type=JSON)
+    more = read(store, published.checksums.uri) + b"0" * 64 + b" *z\n"
+    store.put_bytes(published.checksums.uri, more, media_type=TEXT)
+    store.put_bytes(f"{published.prefix}/z", b"", media_type=TEXT)
+    with pytest.raises(VerificationError, match=r"only one of build\.json and SHA256SUMS lists z"):
+        read_build(TREE, build_id, store=store)
+
+
 def carrying(store: Store, tag: str = "b") -> PublishedBuild:
     """A build that was made for amd64 only; arm64 failed."""
-    return publish_build(content(store, tag), carry=["arm64"], store=store, signer=DigestSigner(), now=NOON)
+    return publish_build(content(store, tag), carry=["arm64"], store=store, signer=MemorySigner(), now=NOON)
 
 
 def both(store: Store, tag: str = "a") -> BuildContent:
@@ -324,16 +386,16 @@ def test_an_architecture_that_no_build_was_made_for_is_not_carried_over(store: S
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_killed_build_carries_the_same_files_over_when_it_is_run_again(tmp_path: Path, before: bool) -> None:
+def test_a_killed_build_carries_the_same_files_over_when_it_is_run_again(before: bool) -> None:
     for call in range(1_000):
-        store = DirectoryStore(tmp_path / str(call))
+        store = MemoryStore()
         first = publish(both(store), store)
         try:
             publish_build(
                 content(store, "b"),
                 carry=["arm64"],
                 store=killing_store(store, call, before=before),
-                signer=DigestSigner(),
+                signer=MemorySigner(),
                 now=NOON,
             )
         except Killed:

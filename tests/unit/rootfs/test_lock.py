@@ -19,7 +19,7 @@ from coreimage.rootfs.lock import (
 )
 from coreimage.rootfs.lock_diff import lock_diff
 from coreimage.rootfs.spec import ArchiveSpec, DeviceSpec, HookSpec, RootfsSpec
-from coreimage.rootfs.tools import versions_of
+from coreimage.rootfs.tools_tree import versions_of
 from coreimage.storage import open_store
 
 
@@ -116,7 +116,7 @@ def test_offline_takes_the_current_packages_with_the_present_tools_and_hooks() -
 def test_offline_refuses_what_the_lock_was_not_planned_for() -> None:
     with pytest.raises(NotFoundError, match="no lock"):
         offline_lock(None, SPEC, {}, "c")
-    with pytest.raises(UsageError, match="project file's packages are others"):
+    with pytest.raises(UsageError, match="project file has other packages"):
         offline_lock(lock(), SPEC.model_copy(update={"packages": ("a", "b")}), {}, "c")
     with pytest.raises(UsageError, match="archives"):
         offline_lock(lock(), SPEC.model_copy(update={"archives": ()}), {}, "c")

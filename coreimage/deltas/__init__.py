@@ -1,0 +1,1 @@
+"""Algorithms of delta updates. They know trees and bytes, but no channel and no store."""

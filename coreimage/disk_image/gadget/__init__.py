@@ -1,0 +1,1 @@
+"""The gadget: which structures a disk has, and what goes on them."""

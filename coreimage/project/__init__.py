@@ -1,0 +1,1 @@
+"""The project file: what a team's images are made of."""

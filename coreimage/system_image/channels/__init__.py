@@ -1,0 +1,1 @@
+"""Reads and changes of the channels and their versions."""

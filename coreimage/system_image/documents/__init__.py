@@ -1,0 +1,1 @@
+"""The documents of the channel tree and where they stand. Pure."""

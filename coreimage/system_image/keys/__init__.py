@@ -1,0 +1,1 @@
+"""Keyrings and signing keys over time."""

@@ -1,0 +1,1 @@
+"""The tarballs and deltas that a version consists of."""

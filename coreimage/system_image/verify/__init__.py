@@ -1,0 +1,1 @@
+"""Checks a published tree and the published builds."""

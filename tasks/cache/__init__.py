@@ -1,0 +1,1 @@
+"""When the result of a task is used again."""
