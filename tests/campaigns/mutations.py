@@ -1,7 +1,11 @@
-"""Mutation runs with mutmut: how many one-place changes of the code does no fast test notice?"""
+"""Mutation runs with mutmut: how many one-place changes of the code does `make check` not notice?
+
+A change that mypy refuses needs no test: it is counted as noticed before any test runs.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +20,9 @@ GOAL_PERCENT = 5
 """More survivors than this fail the campaign."""
 _VERDICT = re.compile(r"^\s+(?P<mutant>\S+): (?P<verdict>.+)$", re.MULTILINE)
 _UNNOTICED = {"survived", "no tests"}
-_MUTMUT = ("env", "PYTHONWARNINGS=ignore", sys.executable, "-m", "mutmut")
+_MUTMUT = (sys.executable, "-W", "ignore", "-m", "mutmut")
+_ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+"""mutmut starts mypy by its name."""
 
 
 def run_mutations(patterns: Sequence[str], code: str, log: TextIO) -> str:
@@ -36,10 +42,7 @@ def run_mutations(patterns: Sequence[str], code: str, log: TextIO) -> str:
     verdicts = _verdicts(patterns)
     wanted = [mutant for mutant, verdict in verdicts.items() if verdict == "not checked"] if verdicts else patterns
     if wanted:
-        argv = ["run", "--max-children", "2", *wanted]
-        run = subprocess.run(
-            [*_MUTMUT, *argv], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
+        run = _mutmut("run", "--max-children", "2", *wanted)
         if run.returncode:
             log.write(run.stdout[-20_000:])
             return "failed: mutmut ended with an error"
@@ -53,13 +56,25 @@ def run_mutations(patterns: Sequence[str], code: str, log: TextIO) -> str:
 
 def _verdicts(patterns: Sequence[str]) -> dict[str, str]:
     """Return what mutmut says of each mutant so far; nothing before it has made any."""
-    argv = ["results", "--all", "true"]
-    listed = subprocess.run([*_MUTMUT, *argv], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    listed = _mutmut("results", "--all", "true")
+    listed.check_returncode()
     return {
         match["mutant"]: match["verdict"]
-        for match in _VERDICT.finditer(listed)
+        for match in _VERDICT.finditer(listed.stdout)
         if any(_matches(match["mutant"], pattern) for pattern in patterns)
     }
+
+
+def _mutmut(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*_MUTMUT, *arguments],
+        cwd=REPOSITORY,
+        env=_ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
 
 
 def _matches(mutant: str, pattern: str) -> bool:

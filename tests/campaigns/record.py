@@ -16,7 +16,7 @@ _INTRODUCTION = """# Campaigns
 
 What `make test-all` runs, part by part, with the commit of the code that each part ran on last. A part that passed on
 the present code is not run again; `make test-all ONLY="NAME …"` runs parts whether they passed or not. Mutation runs
-change the code in one place at a time and count the changes that no fast test notices (*survivors*).
+change the code in one place at a time and count the changes that neither mypy nor a fast test notices (*survivors*).
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+from structlog.testing import capture_logs
 
 from coreimage.model import TEXT, ArtifactRef
 from coreimage.storage import put_blob_bytes
@@ -75,6 +76,11 @@ def compute(
     context: TaskRunContext = cast("Any", TaskRunContext).model_construct(task=task, result_store=results, task_run=run)
     with Progress(0).shown() as progress:
         return policy.compute_key(context, arguments(site), {}), progress.finished
+
+
+def reasons_of(log: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what a log says of why the task runs."""
+    return [line["event"].removeprefix("shout runs: ") for line in log if line["event"].startswith("shout runs")]
 
 
 REMEMBERED = (FinishedTask(name="shout", title="Shout", cached=True),)
@@ -200,8 +206,15 @@ def test_a_result_is_made_anew_where_that_is_asked_for(
 ) -> None:
     have_run(site, results)
     task = cast("BuildTask[..., Any]", cast("Any", shout).with_options(refresh_cache=of_task))
-    with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: of_run}):
+    with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: of_run}), capture_logs() as told:
         assert compute(site, results, task=task)[1] == (() if anew else REMEMBERED)
+    assert reasons_of(told) == (["asked to be done anew"] if anew else [])
+
+
+def test_why_a_task_runs_is_told(site: Site, results: ResultStore) -> None:
+    with capture_logs() as told:
+        compute(site, results)
+    assert reasons_of(told) == ["no earlier run is recorded"]
 
 
 @pytest.mark.parametrize("refresh", [False, True])
