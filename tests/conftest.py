@@ -12,7 +12,7 @@ from xdist.scheduler import LoadFileScheduling
 from coreimage.boot_test import probe_accelerator
 from coreimage.host.process import run
 from tests.harness.examples import register_profiles
-from tests.harness.s3 import S3Server, seaweedfs
+from tests.harness.s3 import S3Server, seaweedfs, trees
 from tests.harness.strict_client import check_tree
 from tests.harness.tools import SharedTools, shared_tools
 
@@ -56,18 +56,41 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return _Files(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+_looked_at: set[Path] = set()
+"""Folders of tests whose trees a client of 2015 has read, or need not read."""
+
+
+def _read_trees(folder: Path) -> None:
+    """A client of 2015 reads every tree in a folder of a test, and installs all that it offers."""
+    _looked_at.add(folder)
+    for depth in ("", "*/", "*/*/", "*/*/*/"):
+        for channels in folder.glob(f"{depth}system-image/channels.json"):
+            archive_master = channels.parent / "gpg/archive-master.tar.xz"
+            if archive_master.exists():
+                check_tree(channels.parent, archive_master.read_bytes())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """A client of 2015 reads every tree that a test leaves in its folder, and installs all that it offers."""
     result = yield
     folder = pyfuncitem.funcargs.get("tmp_path")
-    if isinstance(folder, Path) and pyfuncitem.get_closest_marker("spoils") is None:
-        for depth in ("", "*/", "*/*/", "*/*/*/"):
-            for channels in folder.glob(f"{depth}system-image/channels.json"):
-                archive_master = channels.parent / "gpg/archive-master.tar.xz"
-                if archive_master.exists():
-                    check_tree(channels.parent, archive_master.read_bytes())
+    if isinstance(folder, Path):
+        if pyfuncitem.get_closest_marker("spoils"):
+            _looked_at.add(folder)
+        else:
+            _read_trees(folder)
     return result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trees_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Those that several tests share are read when the last test of a module is over."""
+    base = tmp_path_factory.getbasetemp()
+    before = set(base.iterdir())
+    yield
+    for folder in sorted(set(base.iterdir()) - before - _looked_at):
+        if folder.is_dir() and not folder.is_symlink():
+            _read_trees(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,6 +109,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> SharedTools:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
+        for fetch in trees(server):
+            check_tree(fetch, fetch("gpg/archive-master.tar.xz") or b"")
 
 
 @pytest.fixture(scope="session")

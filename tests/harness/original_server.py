@@ -37,16 +37,33 @@ TIME = 1_433_116_800
 _STAMP = {"generated_at": "Mon Nov 23 18:34:20 UTC 2026"}
 _TWO_YEARS_S = 63_072_000
 
-File, Folder, Soft = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE
+File, Folder, Soft, Hard = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 Members = Sequence[tuple[str, bytes, bytes | str]]
 
 
-def original_tree(root: Path, signer: Signer, now: float) -> None:
-    """`now` is UNIX seconds: keyrings end two years after."""
-    _Original(root, signer, now).publish()
+MERGED_USR: Members = [
+    ("system/usr", Folder, ""),
+    ("system/usr/lib", Folder, ""),
+    ("system/lib", Soft, "usr/lib"),
+    ("system/lib/modules", Folder, ""),
+    ("system/lib/firmware", Folder, ""),
+    ("system/lib/firmware/rootfs.bin", File, b"of the rootfs"),
+]
+"""What becomes of a rootfs with a merged `/usr`: the server adds `system/lib/modules` whatever `lib` is."""
+MERGED_USR_DEVICE: Members = [
+    ("system/lib/modules/3.19", Folder, ""),
+    ("system/lib/modules/3.19/one.ko", File, b"module"),
+    ("system/lib/modules/3.19/same.ko", Hard, "system/lib/modules/3.19/one.ko"),
+    ("system/lib/firmware/device.bin", File, b"of the device"),
+]
 
 
-def _members(version: int) -> Members:
+def original_tree(root: Path, signer: Signer, now: float, rootfs: Members = (), device: Members = ()) -> None:
+    """`now` is UNIX seconds: keyrings end two years after. `rootfs` and `device` are further members of full images."""
+    _Original(root, signer, now, rootfs, device).publish()
+
+
+def _members(version: int, *, modules: bool = True) -> Members:
     """A rootfs after the import of product core: content of equal size and time in each version."""
     return [
         ("system/etc", Folder, ""),
@@ -54,7 +71,7 @@ def _members(version: int) -> Members:
         (f"system/etc/only-{version}", File, b""),
         ("system/writable", Folder, ""),
         ("system/etc/mtab", Soft, "/proc/mounts"),
-        ("system/lib/modules", Folder, ""),
+        *([("system/lib/modules", Folder, "")] if modules else []),
     ]
 
 
@@ -95,6 +112,8 @@ class _Original:
     root: Path
     signer: Signer
     now: float
+    rootfs: Members = ()
+    device: Members = ()
     _channels: dict[str, Any] = field(default_factory=dict)
 
     def publish(self) -> None:
@@ -155,7 +174,10 @@ class _Original:
         self, channel: str, device: str, version: int, *, by: Role, target: str, base: int | None = None
     ) -> dict[str, Any]:
         detail = f"ubuntu=2015060{version},raw-device=20150601,version={version}"
-        parts = [self._rootfs(version, base), *([] if base else [self._pool("device", _DEVICE_MEMBERS)])]
+        parts = [
+            self._rootfs(version, base),
+            *([] if base else [self._pool("device", [*_DEVICE_MEMBERS, *self.device])]),
+        ]
         ini = self._ini(channel, device, version, target, detail)
         parts.append((f"/{channel}/{device}/version-{version}.tar.xz", _tarball(_identity(version, ini))))
         files = []
@@ -173,10 +195,13 @@ class _Original:
 
     def _rootfs(self, version: int, base: int | None) -> tuple[str, bytes]:
         if base is None:
-            return self._pool("ubuntu", _members(version))
-        target, source = (self._pool("ubuntu", _members(number))[0] for number in (version, base))
+            return self._pool("ubuntu", self._members(version))
+        target, source = (self._pool("ubuntu", self._members(number))[0] for number in (version, base))
         name = target.removesuffix(".tar.xz") + ".delta-" + source.removeprefix("/pool/")
         return name, _tarball(_delta_members(version))
+
+    def _members(self, version: int) -> Members:
+        return [*_members(version, modules=not self.rootfs), *self.rootfs]
 
     def _pool(self, prefix: str, members: Members) -> tuple[str, bytes]:
         """Named by the digest of the input, which is another one than that of the file."""

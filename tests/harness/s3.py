@@ -9,9 +9,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,26 @@ def _drain(child: Child, path: Path) -> None:
     threading.Thread(target=copy, daemon=True).start()
 
 
-def _ready(server: S3Server, child: Child) -> bool:
-    """Waits until a signed put is read back (bucket and credentials come some time after the port), or it has ended."""
-    client = boto3.session.Session().client(
+def trees(server: S3Server) -> Iterator[Callable[[str], bytes | None]]:
+    """Yields what fetches the files of each tree of channels in a bucket of the server: content by path, or None."""
+    client = _client(server)
+    for bucket in client.list_buckets()["Buckets"]:
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"]):
+            for listed in page.get("Contents", []):
+                root, name, rest = listed["Key"].rpartition("system-image/channels.json")
+                if name and not rest:
+                    yield partial(_fetch, client, bucket["Name"], f"{root}system-image")
+
+
+def _fetch(client: Any, bucket: str, root: str, path: str) -> bytes | None:
+    try:
+        return bytes(client.get_object(Bucket=bucket, Key=f"{root}/{path}")["Body"].read())
+    except client.exceptions.NoSuchKey:
+        return None
+
+
+def _client(server: S3Server) -> Any:
+    return boto3.session.Session().client(
         "s3",
         endpoint_url=server.endpoint,
         region_name="us-east-1",
@@ -115,6 +133,11 @@ def _ready(server: S3Server, child: Child) -> bool:
         aws_secret_access_key=SECRET_KEY,
         config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
     )
+
+
+def _ready(server: S3Server, child: Child) -> bool:
+    """Waits until a signed put is read back (bucket and credentials come some time after the port), or it has ended."""
+    client = _client(server)
     probe: Any = {"Bucket": server.bucket, "Key": "ready"}
     last: Exception | None = None
     deadline = time.monotonic() + _READY_S

@@ -72,8 +72,12 @@ def _record(image: Path) -> dict[str, dict[str, object]]:
 
 
 def _system(image: Path, path: str) -> str:
+    return _debugfs(image, f"cat {path}")
+
+
+def _debugfs(image: Path, command: str) -> str:
     entry = next(entry for entry in read_partitions(image) if entry.name == "system-a")
-    return run(["debugfs", "-R", f"cat {path}", f"{image}?offset={entry.offset_bytes}"]).output
+    return run(["debugfs", "-R", command, f"{image}?offset={entry.offset_bytes}"]).output
 
 
 def _served(tree: Path) -> list[str]:
@@ -248,6 +252,7 @@ def test_a_tree_of_the_original_server(
     original_server.original_tree(tmp_path / "original", signer, NOW.timestamp())
     channel = ["--channel", original_server.EDGE, "--device", original_server.DEVICE]
     keyring = ["--keyring", str(tmp_path / "original/gpg/archive-master.tar.xz"), "--legacy"]
+    capfd.readouterr()
     with serve(tmp_path / "original") as server:
         words = ["flash", "--server", server.url, "core", "15.04", *channel]
         assert coreimage(["--json", *words, *keyring, "--download-only"]) == 0
@@ -255,6 +260,27 @@ def test_a_tree_of_the_original_server(
     kinds = [name.partition("-")[0] for name in shown["files"]]
     assert (shown["version"], kinds) == (3, ["ubuntu", "device", "version"])
     assert _left(here) == sorted(shown["files"])
+
+
+def test_a_merged_usr_below_the_folders_of_the_original_server(here: Path, signer: Signer, tmp_path: Path) -> None:
+    """`system/lib/modules` goes through the link `system/lib`, in the rootfs' tarball and in the device's."""
+    root = tmp_path / "original"
+    added = (original_server.MERGED_USR, original_server.MERGED_USR_DEVICE)
+    original_server.original_tree(root, signer, NOW.timestamp(), *added)
+    words = ["core", "15.04", "--channel", original_server.EDGE, "--device", original_server.DEVICE, "--legacy"]
+    gadget = ["--oem", str(GADGET), "--keyring", str(root / "gpg/archive-master.tar.xz"), "--no-bmap"]
+    with serve(root) as server:
+        assert coreimage(["flash", "--server", server.url, *words, *gadget, "--output", "x.img"]) == 0
+    image = Path("x.img")
+    contents = {
+        "/usr/lib/modules/3.19/one.ko": "module",
+        "/usr/lib/modules/3.19/same.ko": "module",
+        "/usr/lib/firmware/rootfs.bin": "of the rootfs",
+        "/usr/lib/firmware/device.bin": "of the device",
+        "/etc/issue": "version 3",
+    }
+    assert {path: _system(image, path).splitlines()[-1] for path in contents} == contents
+    assert "Type: symlink" in _debugfs(image, "stat /lib")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ What an update leaves can so be compared name by name with what a full installat
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ class Node:
     uid: int = 0
     gid: int = 0
     mtime: int = 0
-    content: bytes = b""
+    digest: bytes = b""
     link: str = ""
     device: tuple[int, int] = (0, 0)
     attributes: tuple[tuple[bytes, bytes], ...] = ()
@@ -124,7 +123,7 @@ class Applier:
             member.uid,
             member.gid,
             0 if member.kind == FOLDER else member.mtime,
-            hashlib.sha256(member.content).digest(),
+            member.digest,
             member.link,
             member.device,
             tuple(sorted(member.attributes)),

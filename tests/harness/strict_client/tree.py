@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from pathlib import Path
@@ -9,30 +10,35 @@ from typing import Any
 
 from tests.harness.strict_client import openpgp
 from tests.harness.strict_client.applier import Applier
-from tests.harness.strict_client.device import Device, Update, update
+from tests.harness.strict_client.device import Device, Fetch, Update, update
 from tests.harness.strict_client.documents import parse_channels, parse_index
 from tests.harness.strict_client.payloads import check_delta, check_identity, check_rootfs
 from tests.harness.strict_client.refusal import RefusedError, require
 from tests.harness.strict_client.search import winner
 
 _XZ = b"\xfd7zXZ\0"
-_INSTALLED_BYTES = 4 << 20
-"""Versions with larger files are verified, but not installed in memory."""
 
 
 def check_tree(
-    root: Path, archive_master: bytes, *, ours: bool = True, now: float | None = None
+    tree: Path | Fetch, archive_master: bytes, *, ours: bool = True, now: float | None = None
 ) -> dict[tuple[str, str], list[int]]:
-    """Every channel and device of the tree at `root`; gives the full versions of each, in the index's order.
+    """Every channel and device of a tree; gives the full versions of each, in the index's order.
 
-    `ours` also asks for what our server promises beyond the wire format. `now` is UNIX seconds, the clock's by default.
+    `tree` is its folder, or what fetches its files. `ours` also asks for what our server promises beyond the wire
+    format. `now` is UNIX seconds, the clock's by default.
     """
-    return _Tree(root, archive_master, time.time() if now is None else now, ours=ours).check()
+    fetch = functools.partial(_read_file, tree) if isinstance(tree, Path) else tree
+    return _Tree(fetch, archive_master, time.time() if now is None else now, ours=ours).check()
+
+
+def _read_file(root: Path, path: str) -> bytes | None:
+    file = root / path
+    return file.read_bytes() if file.is_file() else None
 
 
 class _Tree:
-    def __init__(self, root: Path, archive_master: bytes, now: float, *, ours: bool) -> None:
-        self._root, self._archive_master, self._now, self._ours = root, archive_master, now, ours
+    def __init__(self, fetch: Fetch, archive_master: bytes, now: float, *, ours: bool) -> None:
+        self._fetch, self._archive_master, self._now, self._ours = fetch, archive_master, now, ours
 
     def check(self) -> dict[tuple[str, str], list[int]]:
         self._update(Device(self._archive_master, "no such channel", "none"))
@@ -141,7 +147,7 @@ class _Tree:
     ) -> None:
         """From nothing and from every full version, a device gets what the newest full image installs."""
         fulls = [image for image in images if image["type"] == "full"]
-        if not fulls or images[-1].get("phased-percentage", 100) == 0 or self._is_large(images):
+        if not fulls or images[-1].get("phased-percentage", 100) == 0:
             return
         newest = self._installed(fulls[-1], device)
         for start in (*([] if fulls[-1].get("minversion") else [None]), *fulls):
@@ -165,15 +171,8 @@ class _Tree:
             made.unpack(self._file(file["path"]))
         return made
 
-    def _is_large(self, images: list[dict[str, Any]]) -> bool:
-        return any(file["size"] > _INSTALLED_BYTES for image in images for file in image["files"])
-
     def _update(self, device: Device) -> Update | None:
-        def fetch(path: str) -> bytes | None:
-            file = self._root / path
-            return file.read_bytes() if file.is_file() else None
-
-        found = update(device, fetch, self._now)
+        found = update(device, self._fetch, self._now)
         self._cached = device.keyrings
         return found
 
@@ -194,10 +193,10 @@ class _Tree:
         return content
 
     def _file(self, path: str) -> bytes:
-        file = self._root / path.lstrip("/")
-        if not file.is_file():
+        content = self._fetch(path.lstrip("/"))
+        if content is None:
             raise RefusedError(f"{path} is not there")
-        return file.read_bytes()
+        return content
 
 
 def _require_same(left: Applier, right: Applier, where: str) -> None:

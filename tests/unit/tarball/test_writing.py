@@ -86,7 +86,8 @@ def test_tars_of_2015_read_every_name_and_target(name: str, other: str) -> None:
         tar.add(noted, b"1")
         tar.add(hard_link(f"{other}-hard", name))
         tar.add(symlink(f"{name}-soft", other))
-    folder, file, hard, soft = read_tar(plain.getvalue())
+    plain.seek(0)
+    folder, file, hard, soft = read_tar(plain)
     assert (folder.name, folder.kind, file.name, file.content, file.uid) == ("system", FOLDER, name, b"1", 3_000_000)
     assert dict(file.attributes) == {ATTRIBUTE.encode(): b"\xff=\n", b"SCHILY.xattr.user.other": b"x" * 200}
     assert (hard.kind, hard.name, hard.link) == (HARD, f"{other}-hard", name)
