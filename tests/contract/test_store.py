@@ -246,8 +246,10 @@ def test_put_beside_delete(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_nothing_visible(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from coreimage.storage.directory import DirectoryStore\n"
-        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, stat, sys; from pathlib import Path\n"
+        "from coreimage.storage.directory import DirectoryStore\n"
+        "def killed(fd): stat.S_ISREG(os.fstat(fd).st_mode) and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.fsync = killed\n"
         "DirectoryStore(Path(sys.argv[1])).put_bytes('k', b'half', media_type='')"
     )
     root = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from tests.harness.strict_client.applier import Applier
 from tests.harness.strict_client.device import Device, Fetch, Update, update
 from tests.harness.strict_client.documents import parse_channels, parse_index
 from tests.harness.strict_client.payloads import check_delta, check_identity, check_rootfs
-from tests.harness.strict_client.refusal import RefusedError, require
+from tests.harness.strict_client.refusal import RefusedError, json_object, require
 from tests.harness.strict_client.search import winner
 
 _XZ = b"\xfd7zXZ\0"
@@ -129,6 +129,8 @@ class _Tree:
         check_identity(kinds["version"], image, channel, device, target)
         if self._ours:
             self._ours_inside(image, list(kinds), contents)
+            for file in files[:-1]:
+                self._sidecar(file["path"], image, keys)
 
     def _ours_inside(self, image: dict[str, Any], kinds: list[str], contents: dict[str, bytes]) -> None:
         require(kinds[-1] == "version", "the version comes last")
@@ -139,6 +141,15 @@ class _Tree:
         for name, content in payloads:
             if ".delta" in name:
                 check_delta(content)
+
+    def _sidecar(self, path: str, image: dict[str, Any], keys: list[bytes]) -> None:
+        """Where another server that imports from ours finds a file's part of version_detail (§2.8, §5.2)."""
+        name = f"{path.removesuffix('.tar.xz')}.json"
+        said = json_object(self._signed(name, keys), name)
+        require({"generator", "version", "version_detail"} <= set(said), f"keys of {name}")
+        part, _, value = said["version_detail"].partition("=")
+        parts = [detail.partition("=")[0] for detail in image["version_detail"].split(",")]
+        require(part in parts and value == said["version"], f"version_detail of {name}")
 
     # Ways
 
