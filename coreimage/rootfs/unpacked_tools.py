@@ -1,6 +1,7 @@
 """Tools trees on this machine: each is unpacked once, for all processes, into a cache folder.
 
-A process that uses a tree holds a shared lock on it as long as it lives, so that no clean-up removes it.
+A process that uses a tree holds a shared lock on it as long as it lives, so that no clean-up removes it. It reads all
+of the tree once before, since sizes and times can be put back by whoever changes a file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +32,8 @@ log = structlog.get_logger("coreimage.tools")
 
 BUDGET_VARIABLE, DEFAULT_BUDGET = "COREIMAGE_TOOLS_BUDGET", "4G"
 _CONTENTS = "contents"
-"""A file beside `usr` and `etc`: the digest of all names, modes, sizes and times."""
+"""A file beside `usr` and `etc`, which are all that programs of the tree see: the digest of the tree's contents."""
+_READERS = 4
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _held: dict[Path, int] = {}
 """The locks of the trees that this process uses."""
@@ -136,15 +139,23 @@ def _is_whole(tree: Path) -> bool:
 
 
 def _digest(tree: Path) -> str:
-    """The digest of what the folders say of their entries: a file that was written to has another size or time."""
+    """The digest of all names, modes, link targets and bytes."""
     digest = hashlib.sha256()
-    for path in _paths(str(tree)):
-        status = os.lstat(path)
-        facts: tuple[int, ...] = (stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode))
-        if stat.S_ISREG(status.st_mode):
-            facts += (status.st_size, int(status.st_mtime))
-        digest.update(f"{path.removeprefix(str(tree))}\0{facts}\n".encode(errors="surrogateescape"))
+    with ThreadPoolExecutor(_READERS) as readers:
+        for path, facts in readers.map(_facts, _paths(str(tree))):
+            digest.update(f"{path.removeprefix(str(tree))}\0{facts}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _facts(path: str) -> tuple[str, str]:
+    mode = os.lstat(path).st_mode
+    content = ""
+    if stat.S_ISLNK(mode):
+        content = str(Path(path).readlink())
+    elif stat.S_ISREG(mode):
+        with Path(path).open("rb", buffering=0) as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    return path, f"{mode:o}\0{content}"
 
 
 def _paths(folder: str) -> Iterator[str]:

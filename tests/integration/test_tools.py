@@ -93,6 +93,32 @@ def test_a_damaged_tree_is_unpacked_again(tools: SharedTools, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == [place.name, f"{place.name}.lock", "making.lock"]
 
 
+@pytest.mark.parametrize("change", ["content", "mode", "link", "more"])
+def test_a_tree_that_only_its_content_gives_away_is_unpacked_again(
+    tools: SharedTools, tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an attacker can do who puts sizes and times back."""
+    place = unpacked_tools(tools.tools, store=tools.store, folder=tmp_path)
+    program, link = place / "usr/bin/xz", place / "usr/bin/unxz"
+    before, right, target = program.stat(), program.read_bytes(), link.readlink()
+    if change == "content":
+        program.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    elif change == "mode":
+        program.chmod(0o4755)
+    elif change == "link":
+        link.unlink()
+        link.symlink_to(f"{target}dec")
+    else:
+        (place / "usr/bin/more-than-there-was").write_bytes(b"")
+    os.utime(program, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert program.stat().st_size == before.st_size
+    _forget(place)
+    assert unpacked_tools(tools.tools, store=tools.store, folder=tmp_path) == place
+    assert (program.read_bytes(), program.stat().st_mode, link.readlink()) == (right, before.st_mode, target)
+    assert not (place / "usr/bin/more-than-there-was").exists()
+    assert "the tools had been changed or damaged" in capsys.readouterr().out
+
+
 def test_a_tree_in_use_stays(tools: SharedTools, tmp_path: Path) -> None:
     place = unpacked_tools(tools.tools, store=tools.store, folder=tmp_path)
     assert not remove_tree(place)
