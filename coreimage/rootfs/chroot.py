@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,10 @@ _VIEW = """
 set -eu
 umask 022
 work=$1; shift
+root=0
+while read -r within _ many; do
+    if [ "$within" -le {apart} ] && [ $((within + many)) -ge $(({apart} + 65536)) ]; then root={apart}; fi
+done < /proc/self/uid_map
 view=$work/view
 mkdir "$view"
 mount -t tmpfs -o mode=0755 view "$view"
@@ -68,26 +73,61 @@ for name in usr etc bin sbin lib lib32 lib64 libx32; do
         mount -o remount,bind,ro "$name" 2>/dev/null || true  # refused where it is not ours to write anyway
     fi
 done
-mount --rbind /dev dev
+for name in null zero full random urandom tty; do : > dev/$name; mount --bind /dev/$name dev/$name; done
+ln -s /proc/self/fd dev/fd
+mkdir dev/shm dev/pts
 mount -t tmpfs -o mode=1777 shm dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 mount -t tmpfs -o ro,mode=0755 dpkg var/lib/dpkg  # the machine's own packages are no business of the chroot's
-mount --rbind /sys sys
+mount -t sysfs -o ro,nosuid,nodev,noexec sys sys
 mount -t proc proc proc
-mount --bind "$work" ".$work"
+mount -t tmpfs -o mode=0755 work ".$work"
+for entry in "$work"/*; do
+    [ "$entry" != "$view" ] || continue
+    if [ -d "$entry" ]; then mkdir ".$entry"; else : > ".$entry"; fi
+    mount --bind "$entry" ".$entry"
+done
 @MEMORY@
-@EMULATION@
+[ "$root" = 0 ] || chown -R "$root:$root" ".$work" root
+mkfifo tmp/made tmp/mapped
 pivot_root . old
-cd "$work"
 umount -l /old
 rmdir /old
-exec "$@"
-"""
+cd /
+unshare --user -- sh -c 'echo > /tmp/made; read -r _ < /tmp/mapped || true' &
+read -r _ < /tmp/made
+for kind in uid gid; do
+    ids="0 $root 65536\\n"
+    if [ "$root" = 0 ]; then
+        ids=
+        while read -r within _ many; do ids="$ids$within $within $many\\n"; done < "/proc/self/${kind}_map"
+    fi
+    printf "$ids" > "/proc/$!/${kind}_map"
+done
+exec 3< "/proc/$!/ns/user"
+echo > /tmp/mapped
+rm /tmp/made /tmp/mapped
+cd "$work"
+exec nsenter --user=/proc/self/fd/3 --setuid 0 --setgid 0 -- \\
+    unshare --mount --pid --ipc --uts --cgroup --net --fork --kill-child=KILL --mount-proc -- sh -c '
+set -eu
+exec 3<&-
+@EMULATION@
+exec perl -e "syscall(shift, 1, 0) >= 0 or die qq(no session keyring: \\$!); exec @ARGV or die" @KEYCTL@ "$@"' sh "$@"
+""".replace("{apart}", str(0x70000000))
 """Runs a command that sees the system's programs, its own work folder, and nothing else of the machine: maintainer
-scripts and hooks are root in there, and for an ordinary user that root is the user. What belongs to the user (home,
-store, keys) is not in sight, not even through /proc/1/root. The umask is mmdebstrap's and the hooks': the caller's
-must not show in the result.
+scripts and hooks are root in there, and could leave their chroot. What belongs to the user (home, store, keys) is not
+in sight, not even through /proc/1/root.
+
+The command is root of a second user namespace, within the one that owns these mounts: it can neither unmount them nor
+make them writable. For root itself its ids are some that nobody has (systemd's UIDS-GIDS): the kernel lets the
+machine's root write to /proc/sys without any capability. The umask is mmdebstrap's and the hooks': the caller's must
+not show in the result.
 """
 
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+"""The number of the system call that begins a new session keyring: the caller's would be in reach."""
 
 _MEMORY = 'mount -t tmpfs -o mode=0755,size={size_bytes} chroot ".$work/tmp"'
 """Thousands of small files, written twice and thrown away: no disk need see them."""
@@ -138,11 +178,13 @@ def make_chroot(
         (folder / name).write_text(f"#!/bin/sh\nset -eu\nFILES={folder}\n{text}")
         (folder / name).chmod(0o755)
 
-    view = _VIEW.replace("@EMULATION@", emulator.placed(folder).register() if emulator else "")
+    register = emulator.placed(folder).register() if emulator else ""
+    view = _VIEW.replace("@EMULATION@", register.replace("'", "'\\''")).replace(
+        "@KEYCTL@", str(_KEYCTL[os.uname().machine])
+    )
     memory_bytes = chroot_bytes(lock.packages, available_bytes())
     view = view.replace("@MEMORY@", _MEMORY.format(size_bytes=memory_bytes) if memory_bytes else "")
     argv = [
-        *(emulation.own_users(folder) if emulator else []),
         *("sh", "-c", view, "sh", str(folder)),
         "mmdebstrap",
         "--mode=root",

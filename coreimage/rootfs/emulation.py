@@ -36,20 +36,6 @@ elif ! {machine_wide}; then
 fi
 """
 
-# A user namespace must not be mapped by newuidmap alone: that wants /etc/subuid to grant root its own ids.
-_OWN_USERS = """
-set -eu
-cd "$1"; shift
-mount -t proc proc /proc
-mkfifo made mapped
-unshare --user --mount --net --pid --fork --kill-child=KILL -- \\
-    sh -c 'echo > made; read -r _ < mapped; exec "$@"' sh "$@" &
-read -r _ < made
-for kind in uid gid; do echo '0 0 65536' > "/proc/$!/${kind}_map"; done
-echo > mapped
-wait "$!"
-"""
-
 
 @dataclass(frozen=True)
 class Emulator:
@@ -120,11 +106,6 @@ def emulator(architecture: Architecture) -> Emulator | None:
         )
     magic = _IDENT + _EXECUTABLE + facts.elf_machine.to_bytes(2, "little")
     return Emulator(architecture, Path(interpreter).resolve(), magic, mask=_IDENT_MASK + _EXECUTABLE_MASK + b"\xff\xff")
-
-
-def own_users(folder: Path) -> list[str]:
-    """Return what a command begins with, for root, to run in a user namespace, which has a binfmt_misc of its own."""
-    return ["sh", "-c", _OWN_USERS, "sh", str(folder)] if os.geteuid() == 0 else []
 
 
 def refused() -> HostError:
