@@ -74,6 +74,7 @@ def test_full_images_but_the_newest_are_closed_to_clients_of_2015() -> None:
     assert closed(replace(full(1), minversion=9)) == [0]
     assert closed(full(1), full(2), delta(2, 1), full(3)) == [1, 2, 0, 0]
     assert closed(full(1), delta(2, 1, "compact"), full(2, "own")) == [1, 0, 0], "for those who have a version"
+    assert closed(full(3), delta(4, 3), full(4, "own")) == [3, 0, 0], "for no one: a delta leads on from there"
     assert closed(full(2, "own"), full(3), delta(3, 2, "own"), full(4)) == [0, 3, 0, 0]
 
 
