@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import unicodedata
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
@@ -66,6 +67,14 @@ def wants_bars() -> bool:
     return any(handler.level <= logging.INFO for handler in handlers) and sys.stderr.isatty()
 
 
+def printable(text: str) -> str:
+    """Return text of others as it may be shown: control characters but line ends and tabs are escaped."""
+    return "".join(
+        char if char in "\n\t" or unicodedata.category(char)[0] != "C" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
 def decimal_size(size_bytes: float) -> str:
     """Return a size for people in decimal units, as downloads are counted: `512 bytes`, `38.8 MB`."""
     if size_bytes < 1000:  # noqa: PLR2004
@@ -96,7 +105,7 @@ def _render(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     message = str(event.pop("event", ""))
     trace = event.pop("exception", None)
     pairs = [f"{key}={_quoted(value)}" for key, value in event.items()]
-    return " ".join([message, *pairs]) + (f"\n{trace}" if trace else "")
+    return printable(" ".join([message, *pairs]) + (f"\n{trace}" if trace else ""))
 
 
 def _quoted(value: Any) -> str:

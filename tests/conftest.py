@@ -56,13 +56,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return _Files(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-_looked_at: set[Path] = set()
-"""Folders of tests whose trees a client of 2015 has read, or need not read."""
-
-
 def _read_trees(folder: Path) -> None:
     """A client of 2015 reads every tree in a folder of a test, and installs all that it offers."""
-    _looked_at.add(folder)
     for depth in ("", "*/", "*/*/", "*/*/*/"):
         for channels in folder.glob(f"{depth}system-image/channels.json"):
             archive_master = channels.parent / "gpg/archive-master.tar.xz"
@@ -74,23 +69,25 @@ def _read_trees(folder: Path) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     result = yield
     folder = pyfuncitem.funcargs.get("tmp_path")
-    if isinstance(folder, Path):
-        if pyfuncitem.get_closest_marker("spoils"):
-            _looked_at.add(folder)
-        else:
-            _read_trees(folder)
+    if isinstance(folder, Path) and pyfuncitem.get_closest_marker("spoils") is None:
+        _read_trees(folder)
     return result
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _trees_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Those that several tests share are read when the last test of a module is over."""
-    base = tmp_path_factory.getbasetemp()
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Those that several tests share are read as soon as they are made: the tests may spoil them."""
+    if fixturedef.scope == "function" or fixturedef.argname == "tmp_path_factory":
+        return (yield)
+    base = request.getfixturevalue("tmp_path_factory").getbasetemp()
     before = set(base.iterdir())
-    yield
-    for folder in sorted(set(base.iterdir()) - before - _looked_at):
+    result = yield
+    for folder in sorted(set(base.iterdir()) - before):
         if folder.is_dir() and not folder.is_symlink():
             _read_trees(folder)
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,7 @@ from coreimage.cli.command_folder import CommandFolder
 from coreimage.cli.interrupts import raise_interrupts
 from coreimage.cli.settings import Settings
 from coreimage.errors import CoreimageError
+from coreimage.logs import printable
 
 _INTERRUPTED = 130
 
@@ -83,7 +84,7 @@ def _show(error: Exception, message: str, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     else:
-        click.echo(message, err=True)
+        click.echo(printable(message), err=True)
 
 
 def _document(error: CoreimageError) -> dict[str, Any]:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-import requests
 import structlog
 
-from coreimage.errors import CoreimageError, InfrastructureError
+from coreimage.errors import CoreimageError, InfrastructureError, UsageError
 from coreimage.host.disk_space import write_error
 from coreimage.http.connection import open_rest
 from coreimage.http.partial import FREE_TARGET_SPACE, Expected, MismatchError, PartialDownload
 from coreimage.http.progress import NoProgress, Progress
 from coreimage.http.retry import ATTEMPTS, BACKOFF_S, RetryError, pause_s
+from coreimage.http.watch import watched_session
 
 log = structlog.get_logger("coreimage.http")
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 60.0
+TOTAL_S = 6 * 3600.0
+TOTAL_VARIABLE = "COREIMAGE_DOWNLOAD_S"
 
 
 class CancelledError(CoreimageError):
@@ -48,22 +51,24 @@ class Downloader:
 
     def __init__(
         self,
-        session: requests.Session | None = None,
         progress: Progress | None = None,
         *,
         attempts: int = ATTEMPTS,
         backoff_s: float = BACKOFF_S,
         timeout_s: tuple[float, float] = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+        total_s: float | None = None,
         cancelled: threading.Event | None = None,
     ) -> None:
         """Create a downloader.
 
         Args:
             backoff_s: The first pause between attempts, which doubles with each.
-            timeout_s: For connecting, and for each read.
+            timeout_s: For connecting, and for the answer and each 64 KiB of it: a server must send about 1 kB/s.
+            total_s: For a whole file, with all attempts; by default COREIMAGE_DOWNLOAD_S, or six hours.
             cancelled: Once it is set, downloads and pauses end with `CancelledError`.
         """
-        self._session = session or requests.Session()
+        self._session = watched_session()
+        self._total_s = _total_s() if total_s is None else total_s
         self._progress: Progress = progress or NoProgress()
         self._attempts, self._backoff_s, self._timeout_s = attempts, backoff_s, timeout_s
         self._cancelled = cancelled or threading.Event()
@@ -124,10 +129,17 @@ class Downloader:
                 self._progress.finish(expected.name)
 
     def _complete(self, expected: Expected, partial: PartialDownload) -> None:
+        end_s = time.monotonic() + self._total_s
         for attempt in range(1, self._attempts + 1):
             try:
-                self._receive(expected, partial)
+                self._receive(expected, partial, end_s)
             except RetryError as error:
+                if time.monotonic() >= end_s:
+                    raise InfrastructureError(
+                        f"did not arrive in {self._total_s:g} s: {error}",
+                        where=expected.url,
+                        resolution=f"check the network and the server, or allow more seconds in {TOTAL_VARIABLE}",
+                    ) from error
                 if attempt == self._attempts:
                     raise InfrastructureError(
                         f"gave up after {attempt} attempts: {error}",
@@ -135,13 +147,14 @@ class Downloader:
                         resolution="check the network and the server, then run again",
                     ) from error
                 log.info("trying again", url=expected.url, reason=str(error), attempt=attempt)
-                self._cancelled.wait(pause_s(attempt, error.retry_after_s, backoff_s=self._backoff_s))
+                pause = pause_s(attempt, error.retry_after_s, backoff_s=self._backoff_s)
+                self._cancelled.wait(min(pause, end_s - time.monotonic()))
             else:
                 expected.check(partial)
                 return
 
-    def _receive(self, expected: Expected, partial: PartialDownload) -> None:
-        with open_rest(self._session, expected.url, partial, self._timeout_s) as (chunks, size_bytes):
+    def _receive(self, expected: Expected, partial: PartialDownload, end_s: float) -> None:
+        with open_rest(self._session, expected.url, partial, self._timeout_s, end_s) as (chunks, size_bytes):
             expected.check_size_so_far(size_bytes)
             if not partial.on_bytes:
                 partial.on_bytes = self._progress.start(expected.name, expected.size_bytes or size_bytes)
@@ -151,6 +164,13 @@ class Downloader:
                     raise CancelledError("the download was cancelled", where=expected.url)
                 expected.check_size_so_far(partial.size_bytes + len(chunk))
                 partial.append(chunk)
+
+
+def _total_s() -> float:
+    text = os.environ.get(TOTAL_VARIABLE, "")
+    if text and not (text.isascii() and text.isdecimal()):
+        raise UsageError("is no number of seconds", where=f"{TOTAL_VARIABLE}={text}", resolution="set whole seconds")
+    return float(text or TOTAL_S)
 
 
 @contextmanager

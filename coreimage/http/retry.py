@@ -23,11 +23,11 @@ class RetryError(Exception):
 def retry_after_s(header: str | None) -> float | None:
     """Return the seconds that a Retry-After header asks for (RFC 9110 §10.2.3: seconds or a date).
 
-    `None` when there is no header, or it cannot be read.
+    `None` when there is no header, or it cannot be read: servers write dates of any year, and numbers of any length.
     """
     try:
         return float(Retry().parse_retry_after(header)) if header else None
-    except InvalidHeader:
+    except (InvalidHeader, ValueError, OverflowError):
         return None
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from coreimage.errors import VerificationError
@@ -27,7 +27,10 @@ _STRONG_DIGESTS = {"8": "SHA-256", "9": "SHA-384", "10": "SHA-512"}
 _DOCUMENT_CLASSES = {"00", "01"}
 _VALIDSIG_FIELDS = 11
 
+_CLEAR_TEXT = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE_PACKET = 2
+_PLAIN_PACKETS = {_SIGNATURE_PACKET, 4, 11}
+"""Signatures, what announces them, and literal data (RFC 9580 §5)."""
 _V4 = 4
 _ISSUER_FINGERPRINT = 33
 _V4_FINGERPRINT_BYTES = 20
@@ -70,8 +73,11 @@ def open_inline(
 ) -> tuple[str, bytes]:
     """Return the fingerprint of the signer's primary key, and the content of an inline-signed message.
 
-    The arguments and errors are those of `verify_detached`.
+    The arguments and errors are those of `verify_detached`. A message that is compressed is refused: gpgv would unpack
+    it without end before it looks at any signature.
     """
+    if not message.startswith(_CLEAR_TEXT) and not _is_plain(message):
+        raise _refusal("it is compressed, or no signed OpenPGP message", where)
     with workspace("gpgv") as home:
         (home / "message").write_bytes(message)
         status = _gpgv(home, ["--output", home / "content", home / "message"], keyrings, run)
@@ -138,6 +144,49 @@ def _refusal(problem: str, where: str) -> VerificationError:
     return VerificationError(
         problem, where=where, resolution="do not use it; fetch it again, or ask its publisher which key is theirs"
     )
+
+
+def _is_plain(message: bytes) -> bool:
+    """Return whether a message is a signed content as it is, and no other packet is in it."""
+    try:
+        return set(_packet_tags(message)) <= _PLAIN_PACKETS
+    except (IndexError, ValueError):
+        return False
+
+
+def _packet_tags(message: bytes) -> Iterator[int]:
+    """Yield what kind each packet is of (RFC 9580 §4.2). Raises IndexError or ValueError where a message is cut."""
+    at = 0
+    while at < len(message):
+        tag = message[at]
+        if not tag & 0x80:
+            raise ValueError("no packet")
+        at += 1
+        if tag & 0x40:
+            yield tag & 0x3F
+            is_part = True
+            while is_part:
+                size_bytes, start, is_part = _body_length(message[at : at + 5])
+                at += start + size_bytes
+        else:
+            yield (tag >> 2) & 0x0F
+            if tag & 3 == 3:  # noqa: PLR2004
+                raise ValueError("no length")
+            start = 1 << (tag & 3)
+            at += start + int.from_bytes(message[at : at + start], "big")
+    if at != len(message):
+        raise ValueError("cut")
+
+
+def _body_length(head: bytes) -> tuple[int, int, bool]:
+    """Return the length of a packet's body or part of it, where it starts, and whether another part follows."""
+    if head[0] < 192:  # noqa: PLR2004
+        return head[0], 1, False
+    if head[0] < 224:  # noqa: PLR2004
+        return ((head[0] - 192) << 8) + head[1] + 192, 2, False
+    if head[0] == 255:  # noqa: PLR2004
+        return int.from_bytes(head[1:5], "big"), 5, False
+    return 1 << (head[0] & 0x1F), 1, True
 
 
 def _without_armour(signature: bytes) -> bytes:

@@ -54,6 +54,7 @@ _SLOW: Sequence[tuple[str, ...]] = (
         "tests/integration/test_operations_killed.py",
     ),
     ("hostile", "hostile trees, archives and documents, many examples", "tests/integration/test_hostile.py"),
+    ("hostile-servers", "servers that lie, stall and flood", "tests/integration/test_hostile_servers.py"),
     ("debian-13-host", "the same bytes on a Debian 13 host", "tests/integration/test_debian_13_host.py"),
     ("customised", "a customised image with a key only, booted", "tests/chain/test_customised.py"),
     ("full-arm64", "the whole chain for arm64, booted", "tests/chain/test_full_arm64.py"),

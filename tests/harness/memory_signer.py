@@ -11,6 +11,16 @@ from coreimage.errors import HostError, VerificationError
 from coreimage.signing import Role
 
 
+def literal(content: bytes) -> bytes:
+    """An OpenPGP packet of literal data, with a length of four bytes (RFC 9580 §4.2.1)."""
+    return b"\xcb\xff" + len(content).to_bytes(4, "big") + content
+
+
+def said_in(message: bytes) -> bytes:
+    """What is in a packet that `literal` made."""
+    return message[6:]
+
+
 class MemorySigner:
     """Signs with text that names the key and the digest of what it signs.
 
@@ -33,7 +43,7 @@ class MemorySigner:
         return self.detached(role, path.read_bytes())
 
     def inline(self, role: Role, content: bytes) -> bytes:
-        return self.detached(role, content) + content
+        return literal(self.detached(role, content) + content)
 
     def verify(self, role: Role, content: bytes | Path, signature: bytes, *, where: str = "") -> str:
         signed = content.read_bytes() if isinstance(content, Path) else content
@@ -44,7 +54,7 @@ class MemorySigner:
         return fingerprint
 
     def open_inline(self, role: Role, message: bytes, *, where: str = "") -> bytes:
-        signature, _, content = message.partition(b"\n")
+        signature, _, content = said_in(message).partition(b"\n")
         self.verify(role, content, signature, where=where)
         return content
 

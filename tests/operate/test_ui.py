@@ -44,12 +44,12 @@ def picture(page: Page, installed: Installed, name: str) -> None:
 def form(page: Page, installed: Installed) -> None:
     deployment = installed.api(f"/deployments/name/{EDGE}")["id"]
     page.goto(f"{installed.urls['ui']}/deployments/deployment/{deployment}/run")
-    expect(page.get_by_text("Only these; none named: all of the channel.")).to_be_visible()
+    expect(page.get_by_text("The only devices to build; empty builds all devices of the channel.")).to_be_visible()
 
 
 def test_the_form_offers_what_the_project_has_and_says_what_it_means(page: Page, installed: Installed) -> None:
     form(page, installed)
-    for text in ("channel", "What is built.", "Do every step anew, whatever is remembered."):
+    for text in ("channel", "The channel to build.", "Run every task anew, even where its result is remembered."):
         expect(page.get_by_text(text, exact=True)).to_be_visible()
     assert "store_url" not in page.inner_text("body"), "where a worker works is no choice of whoever starts a run"
     devices = page.locator("button.p-select-button__control").nth(1)

@@ -30,6 +30,7 @@ from coreimage.client.fetch import keyring_signature_path
 from coreimage.model import Server
 from coreimage.signing import make_keyring
 from coreimage.system_image.payloads.version_tarball import version_tarball
+from tests.harness.memory_signer import literal, said_in
 
 NOW = 1_800_000_000
 DAY_S = 86_400
@@ -57,7 +58,7 @@ class Key:
         return f"{self.fingerprint} {_tag(self.fingerprint, content)}".encode()
 
     def inline(self, content: bytes) -> bytes:
-        return self.detached(content) + b"\n" + content
+        return literal(self.detached(content) + b"\n" + content)
 
 
 def _tag(fingerprint: str, content: bytes) -> str:
@@ -80,7 +81,7 @@ class TagVerify:
             raise SignatureError("the signature is by a blacklisted key", where=where)
 
     def inline(self, message: bytes, keyrings: Sequence[bytes], refused: Collection[str], where: str) -> bytes:
-        signature, _, content = message.partition(b"\n")
+        signature, _, content = said_in(message).partition(b"\n")
         self.detached(content, signature, keyrings, refused, where)
         return content
 

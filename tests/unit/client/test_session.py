@@ -29,6 +29,7 @@ from coreimage.client.fetch import SIGNATURE_LIMIT_BYTES, Web, keyring_signature
 from coreimage.client.keyring import KEYRING_LIMIT_BYTES
 from coreimage.client.trust import ArchiveMaster, LocalFile, Signed
 from coreimage.signing import make_keyring
+from tests.harness.memory_signer import said_in
 from tests.unit.client.simulator import DAY_S, DEVICE, EDGE, NOW, STABLE, TagVerify, Tree
 
 
@@ -107,7 +108,7 @@ def by_stranger(path: str) -> Callable[[Tree], None]:
 
 
 def _channels_by(tree: Tree, name: str) -> None:
-    message = tree.files["channels.json.gpg"].partition(b"\n")[2]
+    message = said_in(tree.files["channels.json.gpg"]).partition(b"\n")[2]
     tree.files["channels.json.gpg"] = tree.keys[name].inline(message)
 
 

@@ -28,7 +28,8 @@ def signature(name: str, content: bytes, form: str = "--armor --detach-sign") ->
 
 
 def inline(name: str, content: bytes) -> bytes:
-    return signature(name, content, "--compress-algo none --sign") + content
+    said = signature(name, content, "--compress-algo none --sign") + content
+    return b"\xcb\xff" + len(said).to_bytes(4, "big") + said
 
 
 class Gnupg:
@@ -113,7 +114,7 @@ class Gnupg:
         known = [name for keyring in options for name in keyring.split("+")]
         if rest[0] == "--output":
             _, output, message = rest
-            name, _, digest, content = Path(message).read_bytes().split(b"|", 3)
+            name, _, digest, content = Path(message).read_bytes()[6:].split(b"|", 3)
             Path(output).write_bytes(content)
             plaintexts = ["PLAINTEXT 62 0 "] * self.plaintexts
         else:

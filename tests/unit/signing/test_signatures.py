@@ -7,7 +7,8 @@ import base64
 import pytest
 
 from coreimage.errors import VerificationError
-from coreimage.signing.signatures import issuer_of, signer_of
+from coreimage.host.process import Completed
+from coreimage.signing.signatures import issuer_of, open_inline, signer_of
 
 PRIMARY, SUBKEY = "A" * 40, "B" * 40
 
@@ -49,6 +50,40 @@ def test_anything_else_is_refused(status: list[list[str]]) -> None:
 def test_blacklisted_primary_is_refused() -> None:
     with pytest.raises(VerificationError, match="blacklisted"):
         signer_of(GOOD, [PRIMARY], "")
+
+
+ANNOUNCED, LITERAL, SIGNED = b"\x90\x02xy", b"\xcb\x03abc", b"\xc2\x03sig"
+PARTS = b"\xcb\xe1ab\xc0\x00" + b"c" * 192
+
+
+class StartedError(Exception):
+    pass
+
+
+def started(*_: object, **__: object) -> Completed:
+    raise StartedError
+
+
+@pytest.mark.parametrize(
+    ("message", "is_opened"),
+    [
+        (ANNOUNCED + LITERAL + SIGNED, True),
+        (SIGNED + PARTS + b"\x89\x00\x03sig", True),
+        (b"\xcb\xff\x00\x00\x00\x03abc" + SIGNED, True),
+        (b"-----BEGIN PGP SIGNED MESSAGE-----\n\ntext", True),
+        (b"\xa3\x01bomb", False),
+        (b"\xc8\x04bomb", False),
+        (ANNOUNCED + LITERAL + SIGNED + b"\xc8\x04bomb", False),
+        (b"\x9b\x01anything", False),
+        (LITERAL[:-1], False),
+        (PARTS[:3], False),
+        (b"-----BEGIN PGP MESSAGE-----\n\nyMDA\n", False),
+        (b"text", False),
+    ],
+)
+def test_only_a_signed_message_that_is_not_compressed_is_opened(message: bytes, is_opened: bool) -> None:
+    with pytest.raises(StartedError if is_opened else VerificationError):
+        open_inline(message, [], run=started)
 
 
 FINGERPRINT = bytes(range(0xE0, 0xF4))

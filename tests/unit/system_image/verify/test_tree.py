@@ -20,6 +20,7 @@ from coreimage.system_image.channels.document import put_index
 from coreimage.system_image.documents.channel_rules import with_index
 from coreimage.system_image.verify.findings import Findings
 from coreimage.system_image.verify.tree import repair_tree, verify_store, verify_web
+from tests.harness.memory_signer import said_in
 from tests.harness.memory_store import MemoryStore
 from tests.unit.client.simulator import DEVICE, EDGE, NOW, TagVerify, Tree
 from tests.unit.signing.gnupg import VALID, Gnupg, signature
@@ -41,7 +42,8 @@ def gpgv(argv: Sequence[str | Path], *, stdout: IO[bytes] | None = None, **_: An
     except SignatureError:
         status = ["NEWSIG", "BADSIG"]
     else:
-        fingerprint = made.decode(errors="replace").partition(" ")[0]
+        said = said_in(made) if "--output" in words else made
+        fingerprint = said.decode(errors="replace").partition(" ")[0]
         assert fingerprint in frozenset[str]().union(*map(primary_fingerprints, keyrings))
         status = ["NEWSIG", "GOODSIG", VALID.format(fingerprint, fingerprint), "PLAINTEXT"]
     assert stdout is not None
