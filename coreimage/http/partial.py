@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from coreimage.errors import VerificationError
 from coreimage.host.disk_space import write_error
+from coreimage.logs import printable
 
 FREE_TARGET_SPACE = "free some space and run again"
 
@@ -30,7 +31,7 @@ class Expected:
     @property
     def name(self) -> str:
         """The last part of the URL's path, for people."""
-        return unquote(urlsplit(self.url).path).rpartition("/")[2] or self.url
+        return printable(unquote(urlsplit(self.url).path).rpartition("/")[2] or self.url)
 
     def check_size_so_far(self, size_bytes: int) -> None:
         """Raise VerificationError as soon as it is known that there are too many bytes."""

@@ -78,7 +78,7 @@ class BarProgress:
         self._lock = threading.Lock()
         self._tasks: dict[str, list[progress.TaskID | None]] = {}
         self._display = progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.DownloadColumn(),
             progress.TaskProgressColumn(),

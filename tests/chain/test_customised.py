@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from coreimage.boot_test import make_overlay, start_machine
 from coreimage.host.process import run, spawn
 from tests.chain.conftest import CHANNEL, Chain
 from tests.chain.system import BOOT_S, COMMAND_S, started
+from tests.harness.workshop import wait_until
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -74,6 +76,7 @@ def test_developer_mode_is_a_key_and_no_password(chain: Chain, accelerator: str,
         disk, "bios", "amd64", run_folder=tmp_path, spawn=spawn, accelerator=accelerator, ssh_port=port
     ) as machine:
         machine.console.expect("login: ", BOOT_S)
+        wait_until(lambda: _greeting(port).startswith(b"SSH-"), BOOT_S, "sshd, which may start after the prompt")
         with_key = ["-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
         asked = "id -un; sudo -n id -u; sudo -n grep ^admin: /var/lib/extrausers/shadow"
         lines = run([ssh[0], *with_key, *ssh[1:], asked], timeout_s=COMMAND_S).output.splitlines()
@@ -81,3 +84,10 @@ def test_developer_mode_is_a_key_and_no_password(chain: Chain, accelerator: str,
         no_key = ["-o", "PubkeyAuthentication=no", "-o", "BatchMode=yes"]
         refused = run([ssh[0], *no_key, *ssh[1:], "true"], accept=(255,), timeout_s=COMMAND_S).output
         assert "Permission denied (publickey)" in refused
+
+
+def _greeting(port: int) -> bytes:
+    """What a server says first; nothing while QEMU finds none in the guest."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=COMMAND_S) as connection:
+        return connection.recv(64)
+    return b""

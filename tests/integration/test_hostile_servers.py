@@ -20,6 +20,8 @@ import pytest
 from coreimage.client.apply import InstallRequest, find_upgrade
 from coreimage.errors import CoreimageError, InfrastructureError
 from coreimage.http import Downloader
+from coreimage.http.partial import Expected
+from coreimage.logs import printable
 from coreimage.signing import Role, Signer, make_keyring
 from coreimage.storage import open_store
 from coreimage.system_image import ChannelTree, publish_keyrings, verify_web
@@ -152,3 +154,5 @@ def test_what_a_server_says_is_not_shown_as_it_is(tmp_path: Path) -> None:
     with hostile_server(answer) as url, pytest.raises(InfrastructureError) as refused:
         downloader()(f"{url}/file", tmp_path / "file")
     assert "answered 500 Internal Server Error" in str(refused.value)
+    assert Expected("http://x/%1b%5b2J%0d").name == r"\x1b[2J\r"
+    assert printable("line\n\ttab \x1b \x9b \u202e é") == "line\n\ttab \\x1b \\x9b \\u202e é"
