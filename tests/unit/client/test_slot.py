@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -32,13 +33,16 @@ def tarball(files: dict[str, bytes], removed: str | None = None) -> bytes:
     """Of files and the folders above them, of this user, so that anybody can apply it."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as tar:
-        members = {"removed": removed.encode()} if removed is not None else {}
+        if removed is not None:
+            member = tarfile.TarInfo("removed")
+            member.size = len(removed)
+            tar.addfile(member, io.BytesIO(removed.encode()))
         folders = sorted({str(parent) for name in files for parent in Path(name).parents} - {"."})
         for name in folders:
             member = tarfile.TarInfo(name)
             member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, 0o755, os.geteuid(), os.getegid()
             tar.addfile(member)
-        for name, content in (members | files).items():
+        for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size, member.uid, member.gid = len(content), os.geteuid(), os.getegid()
             tar.addfile(member, io.BytesIO(content))
@@ -52,16 +56,23 @@ class World:
     def slot(self, **options: Callable[[Activity, int, int], None]) -> Slot:
         return Slot(self.folder / "slot", self.folder / "slot.json", self.folder / "work", no_programs, **options)
 
-    def plan(self, files: dict[str, bytes], **about: str | None) -> ApplyPlan:
+    def plan(self, files: dict[str, bytes], tree_sha256: str | None = None) -> ApplyPlan:
         """Of one full image of version 7."""
-        packed = {"ubuntu-1.tar.xz": tarball(files), "version-7.tar.xz": tarball(VERSION_FILE)}
+        image = self.image(7, {"ubuntu-1.tar.xz": tarball(files)}, tree_sha256=tree_sha256)
+        return ApplyPlan(InstallRequest(EDGE, DEVICE), (image,))
+
+    def image(
+        self, version: int, payloads: dict[str, bytes], *, base: int | None = None, tree_sha256: str | None = None
+    ) -> VerifiedImage:
         paths, described = [], []
-        for order, (name, content) in enumerate(packed.items()):
+        version_file = {f"version-{version}.tar.xz": tarball(VERSION_FILE)}
+        for order, (name, content) in enumerate((payloads | version_file).items()):
             paths.append(self.folder / name)
             paths[-1].write_bytes(content)
             described.append(ImageFile(f"/{name}", f"/{name}.asc", hashlib.sha256(content).hexdigest(), 1, order))
-        image = Image(7, "full", None, "", "", tuple(described), tree_sha256=about.get("tree_sha256"))
-        return ApplyPlan(InstallRequest(EDGE, DEVICE), (VerifiedImage(image, tuple(paths)),))
+        kind: Literal["full", "delta"] = "full" if base is None else "delta"
+        image = Image(version, kind, base, "", "", tuple(described), tree_sha256=tree_sha256)
+        return VerifiedImage(image, tuple(paths))
 
     def files(self) -> dict[str, bytes]:
         root = self.folder / "slot"
@@ -93,6 +104,67 @@ def test_a_slot_holds_what_was_applied(world: World) -> None:
     for other in (replace(image, version=8), replace(image, tree_sha256="0" * 64)):
         assert not slot.holds(plan.request, other)
     assert not slot.holds(InstallRequest(STABLE, DEVICE), image)
+
+
+def test_deltas_are_applied_one_after_the_other_to_what_is_installed(world: World) -> None:
+    told: list[tuple[Activity, int, int]] = []
+
+    def tell(activity: Activity, done: int, total: int) -> None:
+        told.append((activity, done, total))
+
+    def slot(name: str) -> Slot:
+        folder = world.folder
+        return Slot(folder / name, folder / f"{name}.json", folder / "work", no_programs, on_progress=tell)
+
+    world.slot().apply(world.plan(CONTENT))
+    installed = world.slot().tree()
+    first = world.image(8, {"one.tar.xz": tarball({"system/one": b"1"}, "system/bin\n")}, base=7)
+    second = world.image(9, {"two.tar.xz": tarball({"system/two": b"2"}, "system/etc\n")}, base=8)
+    request = InstallRequest(EDGE, DEVICE, installed_version=7, base=installed)
+    slot("c").apply(ApplyPlan(request, (first, second)))
+    assert {path.name for path in (world.folder / "c/system").iterdir()} == {"one", "two", "etc"}
+    assert [path.name for path in (world.folder / "c/system/etc").iterdir()] == ["ubuntu-build"]
+    assert [said for said in told if said[0] == "unpack"] == [("unpack", 1, 2), ("unpack", 2, 2)]
+    full = world.image(10, {"full.tar.xz": tarball({"system/all": b"new"})})
+    slot("b").apply(ApplyPlan(request, (full, replace(second, image=replace(second.image, base=10)))))
+    assert {path.name for path in (world.folder / "b/system").iterdir()} == {"all", "two", "etc"}, "none of the old"
+
+
+def test_a_file_of_the_content_is_read(world: World) -> None:
+    world.slot().apply(world.plan(CONTENT))
+    tree = world.slot().tree()
+    assert tree
+    with tree.open(b"system/etc/issue") as file:
+        assert file.read() == b"version"
+
+
+def test_what_zstd_packed_is_unpacked_by_zstd(world: World) -> None:
+    def zstd(argv: Sequence[str], source: Path, target: Path) -> None:
+        assert argv[0] == "zstd"
+        target.write_bytes(lzma.decompress(source.read_bytes()))
+
+    image = world.image(7, {"ubuntu-1.tar.zst": tarball(CONTENT)})
+    slot, record, work = (world.folder / "deep" / name / "below" for name in ("slot", "record", "work"))
+    target = Slot(slot, record, work, zstd)
+    target.apply(ApplyPlan(InstallRequest(EDGE, DEVICE), (image,)))
+    held = target.held()
+    assert held
+    assert held.version == 7
+
+
+def test_nothing_outside_of_the_slot_is_emptied(world: World) -> None:
+    (world.folder / "elsewhere").mkdir()
+    (world.folder / "elsewhere/file").touch()
+    for path in (world.folder / "slot/lost+found", world.folder / "work"):
+        path.mkdir(parents=True)
+    (world.folder / "slot/lost+found/found").touch()
+    for path in (world.folder / "slot/link", world.folder / "work/link"):
+        path.symlink_to(world.folder / "elsewhere")
+    with pytest.raises(TargetError, match="something else writes here"):
+        world.slot().apply(world.plan(CONTENT))
+    assert (world.folder / "slot/lost+found/found").exists()
+    assert (world.folder / "elsewhere/file").exists()
+    assert not (world.folder / "slot/link").is_symlink()
 
 
 def test_a_slot_is_called_whole_only_when_it_is_on_the_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,8 +89,10 @@ def test_only_a_signed_message_that_is_not_compressed_is_opened(message: bytes, 
 FINGERPRINT = bytes(range(0xE0, 0xF4))
 ISSUER = bytes([22, 33, 4]) + FINGERPRINT
 CREATED = bytes([5, 2, 0, 0, 0, 0])
-LONG = bytes([192 + 1, 0]) + bytes([20]) + bytes((1 << 8) + 192 - 1)
-"""A subpacket (notation data) with a length of two bytes."""
+FALSE = bytes([22, 33, 4]) + b"\x01" * 20
+LONG = bytes([192 + 1, 3]) + bytes([20]) + (FALSE * 20)[: (1 << 8) + 3 + 192 - 1]
+"""A subpacket (notation data) with a length of two bytes. Whoever takes it for another length finds another maker."""
+SHORTEST_LONG = bytes([192, 0]) + bytes([20]) + (FALSE * 20)[: 192 - 1]
 
 
 def packet(*subpackets: bytes, version: int = 4, header: bytes = b"\x89\x01\x00") -> bytes:
@@ -110,6 +112,11 @@ def armoured(content: bytes) -> bytes:
         packet(ISSUER),
         packet(CREATED, ISSUER),
         packet(LONG, CREATED, ISSUER),
+        packet(SHORTEST_LONG, ISSUER),
+        packet(ISSUER, header=b"\xc2\xbf"),
+        packet(ISSUER, header=b"\xc2\xc0\x00"),
+        armoured(packet(ISSUER)).replace(b"=abcd\n", b""),
+        armoured(packet(ISSUER)) + b"\n\nmore\n=x\n",
         packet(CREATED, bytes([22, 33 | 0x80, 4]) + FINGERPRINT),
         packet(ISSUER, header=b"\xc2\x30"),
         packet(ISSUER, header=b"\xc2\xc1\x00"),
@@ -117,7 +124,11 @@ def armoured(content: bytes) -> bytes:
         armoured(packet(CREATED, ISSUER)),
         armoured(packet(ISSUER)).replace(b"\n", b"\r\n"),
     ],
-    ids=["one", "second", "after a long one", "critical", "new form", "new form, long", "short", "armour", "CRLF"],
+    ids=[
+        *("one", "second", "after a long one", "after the shortest long one", "length 191", "length 192"),
+        *("armour without a sum", "text after the armour", "critical"),
+        *("new form", "new form, long", "short", "armour", "CRLF"),
+    ],
 )
 def test_the_maker_that_a_signature_names_is_read(signature: bytes) -> None:
     assert issuer_of(signature) == FINGERPRINT.hex().upper()
@@ -138,10 +149,14 @@ def test_the_maker_that_a_signature_names_is_read(signature: bytes) -> None:
         packet(ISSUER, header=b"\x99\x01\x00"),
         packet(ISSUER, header=b"\xc6\x30"),
         packet(ISSUER, header=b"\xc2\xe1"),
+        packet(ISSUER, header=b"\xc2\xe0"),
+        packet()[:7] + ISSUER,
+        armoured(packet(ISSUER)).replace(b"\n=", b"!\n="),
     ],
     ids=[
         *("empty", "text", "no armour", "bad armour", "no issuer", "version 6", "other key", "short fingerprint"),
-        *("cut", "a key", "a key in the new form", "partial length"),
+        *("cut", "a key", "a key in the new form", "partial length", "shortest partial length", "not hashed"),
+        "not base64",
     ],
 )
 def test_a_signature_that_names_no_maker_has_none(signature: bytes) -> None:
