@@ -16,7 +16,6 @@ from coreimage.cli.command_folder import CommandFolder
 from coreimage.cli.interrupts import raise_interrupts
 from coreimage.cli.settings import Settings
 from coreimage.errors import CoreimageError
-from coreimage.logs import printable
 
 _INTERRUPTED = 130
 
@@ -84,6 +83,8 @@ def _show(error: Exception, message: str, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     else:
+        from coreimage.logs import printable  # noqa: PLC0415
+
         click.echo(printable(message), err=True)
 
 

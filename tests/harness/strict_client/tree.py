@@ -81,6 +81,9 @@ class _Tree:
             self._only_the_newest_is_open(images)
             self._never_back(images, max((i["version"] for i in images + index.get("compact", [])), default=0))
             self._plain_index(named, device, described, keys)
+            for image in images:
+                for file in sorted(image["files"], key=lambda file: int(file["order"]))[:-1]:
+                    self._sidecar(file["path"], image, keys)
         return images
 
     def _device_keys(self, described: dict[str, Any], device: str, signing: bytes) -> list[bytes]:
@@ -129,8 +132,6 @@ class _Tree:
         check_identity(kinds["version"], image, channel, device, target)
         if self._ours:
             self._ours_inside(image, list(kinds), contents)
-            for file in files[:-1]:
-                self._sidecar(file["path"], image, keys)
 
     def _ours_inside(self, image: dict[str, Any], kinds: list[str], contents: dict[str, bytes]) -> None:
         require(kinds[-1] == "version", "the version comes last")
