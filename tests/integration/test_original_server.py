@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coreimage.cli.app import run as coreimage
 from coreimage.client import Session
 from coreimage.client.upgrade import find_path, starting_version
 from coreimage.errors import VerificationError
@@ -93,3 +94,10 @@ def test_verify_finds_it_whole(www: Path, top: bytes) -> None:
     assert found.errors == ()
     assert {finding.where for finding in found.findings} <= {f"{ALPHA}/{MAKER}/device.tar.xz"}
     assert found.orphans == ()
+
+
+def test_the_command_that_verifies_is_told_too(www: Path, top: bytes, tmp_path: Path) -> None:
+    (tmp_path / "top.tar.xz").write_bytes(top)
+    words = ["verify", str(www), "--keyring", str(tmp_path / "top.tar.xz")]
+    assert coreimage(words) == VerificationError.exit_status
+    assert coreimage([*words, "--legacy"]) == 0
