@@ -7,11 +7,11 @@ import io
 import lzma
 import math
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coreimage.client.errors import RepositoryError
 from coreimage.client.json_codec import JsonObject, json_object, optional_text, text
+from coreimage.client.openpgp import PacketError, packets
 
 KEYRING_LIMIT_BYTES = 4 << 20
 _MEMORY_BYTES = 256 << 20
@@ -72,10 +72,12 @@ def primary_fingerprints(keys: bytes) -> frozenset[str]:
 
     Raises RepositoryError for what is no export of keys.
     """
+    try:
+        bodies = [body for tag, body in packets(keys) if tag == _PUBLIC_KEY and body[:1] == bytes([_V4])]
+    except PacketError as error:
+        raise RepositoryError(f"the keyring holds {error}") from error
     fingerprints = set()
-    for tag, body in _packets(keys):
-        if tag != _PUBLIC_KEY or body[:1] != bytes([_V4]):
-            continue
+    for body in bodies:
         if len(body) > _KEY_LIMIT_BYTES:
             raise RepositoryError("the keyring holds a key that is too long")
         content = b"\x99" + len(body).to_bytes(2, "big") + body
@@ -103,36 +105,3 @@ def _expiry(values: JsonObject, where: str) -> float | None:
     if isinstance(expiry, bool) or not isinstance(expiry, int | float) or not math.isfinite(expiry):
         raise RepositoryError("the keyring's expiry is not a number", where=where)
     return expiry
-
-
-def _packets(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the tag and body of each packet (RFC 4880 §4.2). Partial lengths do not occur in keys."""
-    at = 0
-    while at < len(content):
-        first = content[at]
-        if not first & 0x80:
-            raise RepositoryError("the keyring holds something that is no OpenPGP key")
-        if first & 0x40:
-            tag, (width, length) = first & 0x3F, _new_length(content, at + 1)
-        else:
-            tag, width = (first >> 2) & 0x0F, 1 << (first & 3)
-            if width == 8:  # noqa: PLR2004
-                raise RepositoryError("the keyring holds a key of unknown length")
-            length = int.from_bytes(content[at + 1 : at + 1 + width], "big")
-        start = at + 1 + width
-        if start + length > len(content):
-            raise RepositoryError("the keyring holds a truncated key")
-        yield tag, content[start : start + length]
-        at = start + length
-
-
-def _new_length(content: bytes, at: int) -> tuple[int, int]:
-    """Return how many bytes a length of the new format takes, and the length (RFC 4880 §4.2.2)."""
-    octets = content[at : at + 5] + bytes(5)
-    if octets[0] < 192:  # noqa: PLR2004
-        return 1, octets[0]
-    if octets[0] < 224:  # noqa: PLR2004
-        return 2, ((octets[0] - 192) << 8) + octets[1] + 192
-    if octets[0] == 255:  # noqa: PLR2004
-        return 5, int.from_bytes(octets[1:5], "big")
-    raise RepositoryError("the keyring holds a key of unknown length")

@@ -6,9 +6,10 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from coreimage.client.openpgp import PacketError, packets
 from coreimage.errors import VerificationError
 from coreimage.host.disk_space import disk_full
 from coreimage.host.process import Run
@@ -149,44 +150,9 @@ def _refusal(problem: str, where: str) -> VerificationError:
 def _is_plain(message: bytes) -> bool:
     """Return whether a message is a signed content as it is, and no other packet is in it."""
     try:
-        return set(_packet_tags(message)) <= _PLAIN_PACKETS
-    except (IndexError, ValueError):
+        return {tag for tag, _ in packets(message, in_parts=True)} <= _PLAIN_PACKETS
+    except PacketError:
         return False
-
-
-def _packet_tags(message: bytes) -> Iterator[int]:
-    """Yield what kind each packet is of (RFC 9580 §4.2). Raises IndexError or ValueError where a message is cut."""
-    at = 0
-    while at < len(message):
-        tag = message[at]
-        if not tag & 0x80:
-            raise ValueError("no packet")
-        at += 1
-        if tag & 0x40:
-            yield tag & 0x3F
-            is_part = True
-            while is_part:
-                size_bytes, start, is_part = _body_length(message[at : at + 5])
-                at += start + size_bytes
-        else:
-            yield (tag >> 2) & 0x0F
-            if tag & 3 == 3:  # noqa: PLR2004
-                raise ValueError("no length")
-            start = 1 << (tag & 3)
-            at += start + int.from_bytes(message[at : at + start], "big")
-    if at != len(message):
-        raise ValueError("cut")
-
-
-def _body_length(head: bytes) -> tuple[int, int, bool]:
-    """Return the length of a packet's body or part of it, where it starts, and whether another part follows."""
-    if head[0] < 192:  # noqa: PLR2004
-        return head[0], 1, False
-    if head[0] < 224:  # noqa: PLR2004
-        return ((head[0] - 192) << 8) + head[1] + 192, 2, False
-    if head[0] == 255:  # noqa: PLR2004
-        return int.from_bytes(head[1:5], "big"), 5, False
-    return 1 << (head[0] & 0x1F), 1, True
 
 
 def _without_armour(signature: bytes) -> bytes:

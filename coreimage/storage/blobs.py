@@ -18,10 +18,16 @@ def blob_key(sha256: str) -> str:
     return f"blobs/sha256/{sha256[:2]}/{sha256}"
 
 
+def is_stored(store: Store, ref: ArtifactRef) -> bool:
+    """Return whether the store has an artifact with its size."""
+    info = store.head(ref.uri)
+    return info is not None and info.size_bytes == ref.size_bytes
+
+
 def put_blob_bytes(store: Store, content: bytes, media_type: str) -> ArtifactRef:
     """Store `content` as a blob, unless the store has it."""
     ref = _ref(hashlib.sha256(content).hexdigest(), len(content), media_type)
-    if not _is_stored(store, ref):
+    if not is_stored(store, ref):
         with suppress(LostWriteError):
             store.put_bytes(ref.uri, content, media_type=media_type, if_absent=True)
     return ref
@@ -32,7 +38,7 @@ def put_blob_file(store: Store, path: Path, media_type: str) -> ArtifactRef:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     ref = _ref(sha256, path.stat().st_size, media_type)
-    if not _is_stored(store, ref):
+    if not is_stored(store, ref):
         with suppress(LostWriteError):
             store.put_file(ref.uri, path, media_type=media_type, if_absent=True)
     return ref
@@ -92,8 +98,3 @@ class _VerifyingReader:
 
 def _ref(sha256: str, size_bytes: int, media_type: str) -> ArtifactRef:
     return ArtifactRef(uri=blob_key(sha256), sha256=sha256, size_bytes=size_bytes, media_type=media_type)
-
-
-def _is_stored(store: Store, ref: ArtifactRef) -> bool:
-    info = store.head(ref.uri)
-    return info is not None and info.size_bytes == ref.size_bytes

@@ -22,7 +22,7 @@ from prefect.results import ResultStore
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from prefect.types._datetime import now
 
-from coreimage.storage import Store
+from coreimage.storage import Store, is_stored
 from tasks.cache.code import code_digests
 from tasks.cache.identity import references
 from tasks.cache.lease import LeaseManager
@@ -146,9 +146,4 @@ def _code(source: Path, packages: tuple[str, ...]) -> Mapping[str, str]:
 
 def missing_artifact(result: object, store: Store) -> str:
     """Return the URI of the first artifact of a result that is not in the store with its size, or ""."""
-    return next((ref.uri for ref in references(result) if not _is_whole(store, ref.uri, ref.size_bytes)), "")
-
-
-def _is_whole(store: Store, uri: str, size_bytes: int) -> bool:
-    info = store.head(uri)
-    return info is not None and info.size_bytes == size_bytes
+    return next((ref.uri for ref in references(result) if not is_stored(store, ref)), "")

@@ -30,7 +30,7 @@ from coreimage.project.config import ComponentConfig, ImageSourceConfig
 from coreimage.storage import Store, fetch_blob, put_blob_bytes, put_blob_file, read_bytes
 from coreimage.system_image.documents import layout
 from coreimage.system_image.documents.index import details_of
-from coreimage.system_image.payloads.pool import pack_payload
+from coreimage.system_image.payloads.pool import pack_payload, recorded_artifact
 from coreimage.system_image.server import ChannelTree
 from coreimage.system_image.web import GpgvVerify, StoreWeb, client_errors, open_server
 from coreimage.tarball import MemberCheck, TarWriter, decompressed, regular
@@ -156,7 +156,7 @@ def _download(store: Store, url: str, monitor: str, fetch: Fetch) -> _Source:
     number = _read_number(monitor, fetch)
     digest = json_sha256({"url": url, "number": number})
     record = f"{layout.IMPORT_CACHE}{digest}.json"
-    remembered = _remembered(store, record)
+    remembered = recorded_artifact(store, record)
     if remembered is None:
         remembered = _downloaded(store, url, fetch)
         store.put_bytes(record, remembered.model_dump_json().encode(), media_type=JSON)
@@ -181,16 +181,6 @@ def _downloaded(store: Store, url: str, fetch: Fetch) -> ArtifactRef:
     with tempfile.TemporaryDirectory(prefix="component-") as folder:
         path = fetch(url, Path(folder) / "component", limit_bytes=SIZE_LIMIT_BYTES)
         return put_blob_file(store, path, TAR_XZ)
-
-
-def _remembered(store: Store, record: str) -> ArtifactRef | None:
-    """Return the tarball that was fetched for a number before, if it is still in the store."""
-    try:
-        ref = ArtifactRef.model_validate_json(read_bytes(store, record) or b"")
-    except ValueError:
-        return None
-    info = store.head(ref.uri)
-    return ref if info is not None and info.size_bytes == ref.size_bytes else None
 
 
 # A keyring of ours

@@ -18,7 +18,7 @@ from coreimage.host.process import Run
 from coreimage.host.workspace import workspace
 from coreimage.model import JSON, OPENPGP_SIGNATURE, TAR_XZ, TAR_ZSTD, Architecture, ArtifactRef, Compression
 from coreimage.signing import Role
-from coreimage.storage import Store, fetch_blob, read_bytes
+from coreimage.storage import Store, fetch_blob, is_stored, read_bytes
 from coreimage.system_image.documents import layout
 from coreimage.system_image.payloads.customise import customise_rootfs, repack_tarball
 from coreimage.system_image.server import ChannelTree
@@ -75,8 +75,8 @@ def pack_payload(
         "source": source.sha256,
     }
     record = f"{layout.IMPORT_CACHE}{json_sha256(recipe)}.json"
-    packed = _read_record(tree.store, record)
-    if packed is not None:
+    packed = recorded_artifact(tree.store, record)
+    if packed is not None and tree.store.head(f"{packed.uri}.asc") is not None:
         log.info("pool file reused", path=packed.uri)
         return packed
     with workspace("import", run=run) as folder:
@@ -177,12 +177,10 @@ def read_detail(store: Store, packed: ArtifactRef) -> str:
     return str(document.get("version_detail", ""))
 
 
-def _read_record(store: Store, key: str) -> ArtifactRef | None:
-    """Return the pool file that was made before, if it is still there, whole and signed."""
+def recorded_artifact(store: Store, record: str) -> ArtifactRef | None:
+    """Return the artifact that a record names, if the store still has it whole."""
     try:
-        packed = ArtifactRef.model_validate_json(read_bytes(store, key) or b"")
+        recorded = ArtifactRef.model_validate_json(read_bytes(store, record) or b"")
     except ValueError:
         return None
-    info = store.head(packed.uri)
-    is_whole = info is not None and info.size_bytes == packed.size_bytes
-    return packed if is_whole and store.head(f"{packed.uri}.asc") is not None else None
+    return recorded if is_stored(store, recorded) else None
